@@ -1,0 +1,125 @@
+"""
+Rows of the events table as bytes, and the place of each in the archive's order.
+
+A row travels as one line of PostgreSQL's COPY text format, its key columns first, so that only they are
+parsed and the payload never is. The order is that of `Cursor`: creation time, position, order in the
+transaction, then the primary key, text compared as bytes (COLLATE "C").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+KEY_COLUMNS = (
+    "created_at",
+    "position",
+    "in_tx_order",
+    "instance_id",
+    "aggregate_type",
+    "aggregate_id",
+    "sequence",
+)
+"""The columns of a cursor, in its order; also the first columns of every archived row."""
+
+OTHER_COLUMNS = ("event_type", "revision", "creator", "owner", "payload")
+
+BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+"""Before every event; the lower end of a log."""
+END = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+"""After every event; the upper end of a tail."""
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cursor:
+    """Place of one event in the archive's total order."""
+
+    created_at: datetime
+    """UTC, microseconds"""
+    position: Decimal
+    """seconds since the epoch on PostgreSQL, nanoseconds on CockroachDB; never a float"""
+    in_tx_order: int
+    instance_id: bytes
+    aggregate_type: bytes
+    aggregate_id: bytes
+    sequence: int
+
+    def texts(self) -> tuple[str, ...]:
+        """Return the seven values as text, for JSON."""
+        return (
+            instant_text(self.created_at),
+            format(self.position, "f"),
+            str(self.in_tx_order),
+            self.instance_id.decode(),
+            self.aggregate_type.decode(),
+            self.aggregate_id.decode(),
+            str(self.sequence),
+        )
+
+    @classmethod
+    def of_texts(cls, texts: tuple[str, ...]) -> Cursor:
+        created, position, order, instance, kind, aggregate, sequence = texts
+        return cls(
+            parse_instant(created),
+            Decimal(position),
+            int(order),
+            instance.encode(),
+            kind.encode(),
+            aggregate.encode(),
+            int(sequence),
+        )
+
+
+def cursor_of(line: bytes) -> Cursor:
+    """Read the key columns of one COPY text line. Raises ValueError when they are not what they should be."""
+    created, position, order, instance, kind, aggregate, sequence = line.split(b"\t", 7)[:7]
+    if b"\\" in instance or b"\\" in kind or b"\\" in aggregate:
+        instance, kind, aggregate = unescape(instance), unescape(kind), unescape(aggregate)
+    return Cursor(
+        parse_instant(created.decode()),
+        Decimal(position.decode()),
+        int(order),
+        instance,
+        kind,
+        aggregate,
+        int(sequence),
+    )
+
+
+def parse_instant(text: str) -> datetime:
+    """Read PostgreSQL's or our own text of an instant in UTC, microseconds kept. Raises ValueError."""
+    instant = datetime.fromisoformat(text)
+    if instant.tzinfo is None:
+        raise ValueError(f"no time zone in {text!r}")
+    return instant.astimezone(UTC)
+
+
+def instant_text(instant: datetime) -> str:
+    """Write an instant as ISO 8601 in UTC, always with six digits of the second, ending in Z."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
+
+
+# Backslash sequences of COPY's text format (PostgreSQL manual, COPY, "Text Format").
+_ESCAPES = {
+    ord("b"): 8, ord("f"): 12, ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("v"): 11,
+}  # fmt: skip
+
+
+def unescape(field: bytes) -> bytes:
+    """Undo COPY text escaping of one field that is not NULL. PostgreSQL writes no octal or hex sequences."""
+    if b"\\" not in field:
+        return field
+    out = bytearray()
+    parts = iter(field)
+    for byte in parts:
+        if byte != 0x5C:
+            out.append(byte)
+            continue
+        following = next(parts, None)
+        if following is None:
+            raise ValueError("field ends in a backslash")
+        out.append(_ESCAPES.get(following, following))
+    return bytes(out)

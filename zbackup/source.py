@@ -1,0 +1,103 @@
+"""What is written down about a source: who it is, its events table, its horizon, its counters. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    type: str
+    not_null: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    name: str
+    unique: bool
+    definition: str
+    """what follows USING in CREATE INDEX"""
+
+
+@dataclass(frozen=True, slots=True)
+class EventTable:
+    """The events table as the catalog of the source shows it."""
+
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    """in the order of the archived rows"""
+    key_name: str
+    key: str
+    """PRIMARY KEY (…)"""
+    indexes: tuple[Index, ...]
+    """the others"""
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What changes when a table is rewritten or truncated (pg_class)."""
+
+    oid: int
+    relfilenode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the rows came from."""
+
+    system_identifier: str
+    database: str
+    database_oid: int
+    timeline: int | None
+    server_version: str
+    zitadel_version: str | None
+    encoding: str
+    locale_provider: str
+    collation: str
+    ctype: str
+    icu_locale: str | None
+    standby: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """Who held the horizon back."""
+
+    kind: str
+    pid: int | None
+    role: str | None
+    application: str | None
+    since: datetime | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A clock that was not yet proven, and who must be seen without a transaction for it."""
+
+    clock: datetime
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HorizonRecord:
+    at: datetime | None
+    """None: nothing was ever sealed"""
+    basis: str
+    margin_seconds: float
+    clock: datetime
+    blockers: tuple[Blocker, ...] = ()
+    pending: Pending | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The table's statistics as they stood before the snapshot."""
+
+    inserted: int
+    updated: int
+    deleted: int
+    reset: datetime | None
