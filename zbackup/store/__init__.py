@@ -1,0 +1,1 @@
+"""Named immutable bytes: a folder or an S3 bucket."""
