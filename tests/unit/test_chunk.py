@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import io
+import subprocess
+from datetime import timedelta
+from shutil import which
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.rows import EPOCH, cursors, histories, history, row, row_of
+from zbackup.archive.chunk import (
+    ChunkReader,
+    ChunkWriter,
+    Header,
+    event_frames,
+    inspect_frame,
+    split_rows,
+)
+from zbackup.archive.manifest import ChunkRef
+from zbackup.archive.sink import reference
+from zbackup.errors import ArchiveError, Damaged
+from zbackup.event import KEY_COLUMNS, Cursor, cursor_of
+
+HEADER = Header(1, "eventstore.events2", KEY_COLUMNS, "test")
+
+
+def written(rows: list[bytes], frame_bytes: int = 200) -> tuple[bytes, ChunkRef]:
+    """Return a chunk's bytes and what a manifest says of it."""
+    writer, last = ChunkWriter(HEADER), None
+    for frame in event_frames(rows, frame_bytes):
+        facts = inspect_frame(frame, last)
+        last = facts.last
+        writer.add_events(facts, frame)
+    file = writer.close()
+    with file.body:
+        return file.body.read(), reference("events/x", file, EPOCH, EPOCH + timedelta(days=9999))
+
+
+def read(body: bytes, ref: ChunkRef | None = None) -> bytes:
+    return b"".join(ChunkReader(io.BytesIO(body), "events/x", ref))
+
+
+@given(histories, st.integers(1, 2000))
+def test_rows_come_back(rows: list[bytes], frame_bytes: int) -> None:
+    """
+    Rows, chunks, rows: whatever the ids hold and wherever frames end.
+    """
+    body, ref = written(rows, frame_bytes)
+
+    reader = ChunkReader(io.BytesIO(body), "events/x", ref)
+
+    assert b"".join(reader) == b"".join(rows)
+    assert len(rows) == reader.trailer.rows == sum(reader.trailer.instances.values())
+
+
+@given(cursors)
+def test_a_cursor_is_read_from_its_row(cursor: Cursor) -> None:
+    """
+    The key columns say the same in a row, as a cursor and as the texts of a manifest.
+    """
+    assert cursor == cursor_of(row_of(cursor)) == Cursor.of_texts(cursor.texts())
+
+
+@given(histories, st.randoms(use_true_random=False))
+def test_order_is_checked_for_every_row(rows: list[bytes], random: object) -> None:
+    """
+    Two rows swapped are refused, however close they are.
+    """
+    if len(rows) < 2:
+        return
+    at = random.randrange(len(rows) - 1)  # type: ignore[attr-defined]
+    swapped = [*rows[:at], rows[at + 1], rows[at], *rows[at + 2 :]]
+
+    with pytest.raises(ValueError, match="does not come after"):
+        inspect_frame(swapped, None)
+
+
+def test_a_row_twice_is_refused() -> None:
+    """
+    The same row twice does not increase.
+    """
+    with pytest.raises(ValueError, match="does not come after"):
+        inspect_frame([row(EPOCH), row(EPOCH)], None)
+
+
+@given(st.data())
+def test_any_changed_byte_is_found(data: st.DataObject) -> None:
+    """
+    A chunk with one byte changed is damaged, and the error names it.
+    """
+    good, ref = written(history(20))
+    body = bytearray(good)
+    at = data.draw(st.integers(0, len(body) - 1))
+    body[at] ^= data.draw(st.integers(1, 255))
+
+    with pytest.raises(ArchiveError, match="events/x"):
+        read(bytes(body), ref)
+
+
+@given(st.data())
+def test_any_truncation_is_found(data: st.DataObject) -> None:
+    """
+    A chunk cut short anywhere is damaged; the end of the stream proves nothing.
+    """
+    body, _ = written(history(20))
+
+    with pytest.raises(Damaged, match="events/x"):
+        read(body[: data.draw(st.integers(0, len(body) - 1))])
+
+
+def test_something_behind_the_trailer_is_found() -> None:
+    """
+    Bytes that follow the trailer are damage, too.
+    """
+    body, _ = written(history(3))
+
+    with pytest.raises(Damaged, match="follows its trailer"):
+        read(body + zstandard.compress(b"more\n"))
+
+
+def test_another_chunk_in_its_place_is_found() -> None:
+    """
+    A chunk that is good in itself but not the one the manifest names is refused.
+    """
+    (_, ours), (other, _) = written(history(5)), written(history(6))
+
+    with pytest.raises(Damaged, match="not those of the manifest"):
+        read(other, ours)
+
+
+@pytest.mark.skipif(which("zstd") is None, reason="no zstd program on this machine")
+def test_zstd_alone_reads_a_chunk() -> None:
+    """
+    `zstd -dc` gives the rows, without zbackup.
+    """
+    rows = history(50)
+    body, _ = written(rows)
+
+    out = subprocess.run(["zstd", "-dc"], input=body, capture_output=True, check=True).stdout
+
+    assert b"".join(rows) == out
+
+
+def test_frames_end_where_the_time_changes() -> None:
+    """
+    Rows of one instant are never in two frames.
+    """
+    rows = [row(EPOCH + timedelta(seconds=number // 7), sequence=number + 1) for number in range(100)]
+
+    frames = list(event_frames(rows, frame_bytes=300))
+
+    assert len(frames) > 5
+    edges = [(cursor_of(one[-1]).created_at, cursor_of(two[0]).created_at) for one, two in zip(frames, frames[1:])]  # noqa: B905, RUF007
+    assert all(end < begin for end, begin in edges)
+    assert rows == [line for frame in frames for line in split_rows(b"".join(frame))]

@@ -1,0 +1,228 @@
+"""An archive: the objects of names.py in a store. The only module of the format that does I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+
+import zstandard
+
+from zbackup.archive import codec, names
+from zbackup.archive.catalog import Catalog
+from zbackup.archive.chunk import TRAILER_MARK, ChunkFile, ChunkReader, Frame, Trailer
+from zbackup.archive.manifest import (
+    ArchiveRecord,
+    Capture,
+    CaptureRef,
+    ChunkRef,
+    IndexRef,
+    Log,
+    Manifest,
+    ObjectRef,
+    RunRecord,
+)
+from zbackup.archive.names import BackupName
+from zbackup.errors import ArchiveError, Damaged
+from zbackup.store.base import Stat, Store
+
+_RESTORE_COPY = "Restore this object from another copy; `zbackup verify` shows what else is damaged."
+
+
+class Archive:
+    """Reads and writes the objects of one archive. Safe for use by several threads."""
+
+    def __init__(self, store: Store, record: ArchiveRecord) -> None:
+        self.store = store
+        self.record = record
+
+    @classmethod
+    def create(cls, store: Store, record: ArchiveRecord) -> Archive:
+        """Make an archive. Raises ArchiveError when there is one already."""
+        cls.refuse_existing(store)
+        archive = cls(store, record)
+        archive.put(names.archive_record(record.archive), codec.dump(record))
+        return archive
+
+    @staticmethod
+    def refuse_existing(store: Store) -> None:
+        """Raise ArchiveError when the store holds an archive."""
+        for stat in store.list(names.ARCHIVES):
+            raise ArchiveError(
+                f"{store.address} is an archive already ({stat.name})", hint="Use it, or choose another place."
+            )
+
+    @classmethod
+    def open(cls, store: Store) -> Archive:
+        """Open an archive; of two made at the same time the first by name counts. Raises ArchiveError."""
+        for stat in store.list(names.ARCHIVES):
+            return cls(store, codec.load(store.get(stat.name), ArchiveRecord, stat.name))
+        raise ArchiveError(
+            f"{store.address} is not an archive of zbackup",
+            hint=f"Run `zbackup init --archive {store.address}` once, or check the address.",
+        )
+
+    def put(self, name: str, body: bytes) -> ObjectRef:
+        """Store a small object under a name that is its own."""
+        digest = hashlib.sha256(body).hexdigest()
+        self.store.put(name, io.BytesIO(body), size=len(body), sha256=digest)
+        return ObjectRef(name, digest, len(body))
+
+    def get(self, ref: ObjectRef) -> bytes:
+        """Read a small object and prove it. Raises ObjectMissing, Damaged."""
+        body = self.store.get(ref.name)
+        if hashlib.sha256(body).hexdigest() != ref.sha256:
+            raise Damaged(f"{ref.name}: its bytes do not have their digest", hint=_RESTORE_COPY)
+        return body
+
+    # Backups
+
+    def catalog(self) -> Catalog:
+        return Catalog.of(stat.name for stat in self.store.list(names.MANIFESTS))
+
+    def manifest(self, entry: BackupName) -> Manifest:
+        """Read a manifest and prove it. Raises ObjectMissing, Damaged, ArchiveError (newer format)."""
+        name = str(entry)
+        body = self.store.get(name)
+        if hashlib.sha256(body).hexdigest() != entry.sha256:
+            raise Damaged(f"{name}: its bytes do not have the digest of its name", hint=_RESTORE_COPY)
+        manifest = codec.load(body, Manifest, name)
+        if name_of(manifest, entry.sha256) != entry:
+            raise Damaged(f"{name}: its name does not tell what it says", hint=_RESTORE_COPY)
+        return manifest
+
+    def commit(self, manifest: Manifest) -> BackupName:
+        """
+        Make the manifest a backup. All objects it names must already be stored.
+
+        Safe to repeat with the same manifest; another run may commit beside it.
+
+        Raises:
+            CommitUnknown: the store did not answer; nothing may be removed.
+
+        """
+        body = codec.dump(manifest)
+        entry = name_of(manifest, hashlib.sha256(body).hexdigest())
+        self.put(str(entry), body)
+        return entry
+
+    def start_run(self, record: RunRecord) -> None:
+        self.put(names.run_record(record.backup), codec.dump(record))
+
+    def run_records(self, after: str) -> Iterator[RunRecord]:
+        """Yield the run records whose id comes after a backup's."""
+        for stat in self.store.list(names.RUNS):
+            if stat.name > names.run_record(after):
+                yield codec.load(self.store.get(stat.name), RunRecord, stat.name)
+
+    # Logs
+
+    def chunks(self, log: Log) -> Iterator[ChunkRef]:
+        """Yield the chunks of a log in order, reading each index object once."""
+        for index in log.indexes:
+            yield from self.index(index)
+        yield from log.chunks
+
+    def index(self, ref: IndexRef) -> tuple[ChunkRef, ...]:
+        body = unpacked(self.get(ObjectRef(ref.name, ref.sha256, ref.stored_bytes)), ref.name)
+        return codec.load(body, tuple[ChunkRef, ...], ref.name)
+
+    def put_index(self, backup: str, chunks: Iterable[ChunkRef]) -> IndexRef:
+        held = tuple(chunks)
+        body = zstandard.ZstdCompressor(level=9).compress(codec.dump(held, tuple[ChunkRef, ...]))
+        digest = hashlib.sha256(body).hexdigest()
+        stored = self.put(names.index_object(backup, digest), body)
+        return IndexRef(
+            name=stored.name,
+            sha256=digest,
+            stored_bytes=stored.stored_bytes,
+            chunks=len(held),
+            rows=sum(chunk.rows for chunk in held),
+            raw_bytes=sum(chunk.raw_bytes for chunk in held),
+            chunk_bytes=sum(chunk.stored_bytes for chunk in held),
+            lo=held[0].lo,
+            hi=held[-1].hi,
+        )
+
+    # Chunks
+
+    def put_chunk(self, name: str, file: ChunkFile) -> None:
+        """Decode a finished chunk once more, compare, and store it. Raises Damaged when it does not decode to itself."""
+        reader = ChunkReader(file.body, name)
+        for _ in reader:
+            pass
+        if reader.trailer != file.trailer:
+            raise Damaged(
+                f"{name}: what was written does not read back", hint="Check this machine's memory and disk."
+            )
+        file.body.seek(0)
+        self.store.put(name, file.body, size=file.stored_bytes, sha256=file.sha256)
+
+    def read(self, ref: ChunkRef) -> Iterator[bytes]:
+        """Yield the rows of a chunk, a frame at a time; proven when the iteration has ended. Raises Damaged."""
+        with closing(self.store.open(ref.name)) as stream:
+            yield from ChunkReader(stream, ref.name, ref)
+
+    def read_object(self, ref: ObjectRef) -> Iterator[bytes]:
+        """Yield the rows of a captured table's object, proven when the iteration has ended. Raises Damaged."""
+        digest, size = hashlib.sha256(), 0
+        with closing(self.store.open(ref.name)) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+        if (digest.hexdigest(), size) != (ref.sha256, ref.stored_bytes):
+            raise Damaged(f"{ref.name}: its bytes do not have their digest", hint=_RESTORE_COPY)
+        with closing(self.store.open(ref.name)) as stream:
+            yield from ChunkReader(stream, ref.name)
+
+    def trailer(self, ref: ChunkRef) -> Trailer:
+        """Read a chunk's trailer alone: two short reads. Raises Damaged."""
+        end = self.store.read(ref.name, ref.stored_bytes - 8, 8)
+        length = struct.unpack("<I", end[:4])[0]
+        if end[4:] != TRAILER_MARK or length > ref.stored_bytes - 8:
+            raise Damaged(f"{ref.name}: it does not end with a trailer", hint=_RESTORE_COPY)
+        body = self.store.read(ref.name, ref.stored_bytes - 8 - length, length)
+        return codec.load(body, Trailer, ref.name)
+
+    def frame(self, ref: ChunkRef, frame: Frame) -> bytes:
+        """Read and decode one frame of a chunk. Raises Damaged."""
+        return unpacked(self.store.read(ref.name, frame.offset, frame.stored_bytes), ref.name)
+
+    # Captures
+
+    def capture(self, ref: CaptureRef) -> Capture:
+        return codec.load(
+            unpacked(self.get(ObjectRef(ref.name, ref.sha256, ref.stored_bytes)), ref.name), Capture, ref.name
+        )
+
+    def put_capture(self, capture: Capture) -> ObjectRef:
+        body = zstandard.ZstdCompressor(level=9).compress(codec.dump(capture))
+        return self.put(names.capture_record(hashlib.sha256(body).hexdigest()), body)
+
+    def objects(self) -> Iterator[Stat]:
+        """Yield every object of the archive."""
+        return self.store.list("")
+
+
+def name_of(manifest: Manifest, sha256: str) -> BackupName:
+    """Name a manifest whose bytes have this digest."""
+    parent = BackupName.parse(manifest.parent).random if manifest.parent else None
+    return BackupName(
+        manifest.number,
+        manifest.backup,
+        manifest.generation,
+        parent,
+        manifest.horizon.at,
+        manifest.snapshot,
+        sha256,
+    )
+
+
+def unpacked(body: bytes, name: str) -> bytes:
+    """Decompress one whole zstd frame of known size. Raises Damaged."""
+    try:
+        return zstandard.ZstdDecompressor().decompress(body)
+    except zstandard.ZstdError as error:
+        raise Damaged(f"{name}: {error}", hint=_RESTORE_COPY) from error

@@ -1,0 +1,93 @@
+"""
+The backups of an archive as their names tell them: which there are, which continues which, which answers.
+
+Pure: made of a listing. Two runs at once may both commit; both stay restorable, and the next run continues
+the head by a fixed rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from zbackup.archive.names import BackupName
+from zbackup.errors import UsageError
+from zbackup.event import BEGINNING
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    entries: tuple[BackupName, ...]
+    """in the order of their numbers"""
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Catalog:
+        """Read manifest names. Raises Damaged for one that is none."""
+        return cls(tuple(sorted((BackupName.parse(name) for name in names), key=rank)))
+
+    def heads(self) -> tuple[BackupName, ...]:
+        """Return the newest backup of each generation, the newest first."""
+        newest: dict[str, BackupName] = {}
+        for entry in self.entries:
+            newest[entry.generation] = entry
+        return tuple(sorted(newest.values(), key=rank, reverse=True))
+
+    def head(self, generation: str | None = None) -> BackupName | None:
+        """Return the newest backup, of all or of one generation. Raises UsageError for one that is not there."""
+        if generation is None:
+            return self.entries[-1] if self.entries else None
+        for head in self.heads():
+            if head.generation == generation:
+                return head
+        known = ", ".join(head.generation for head in self.heads()) or "none"
+        raise UsageError(f"no generation {generation} in this archive", hint=f"It holds: {known}.")
+
+    def line(self, head: BackupName) -> tuple[BackupName, ...]:
+        """Return a backup and those it continues, oldest first; what was pruned ends the line."""
+        by_random = {(entry.generation, entry.random): entry for entry in self.entries}
+        line = [head]
+        while line[-1].parent is not None:
+            parent = by_random.get((head.generation, line[-1].parent))
+            if parent is None or rank(parent) >= rank(line[-1]):
+                break
+            line.append(parent)
+        return tuple(reversed(line))
+
+    def strays(self, head: BackupName) -> tuple[BackupName, ...]:
+        """Return backups of the head's generation that its line does not hold: runs that raced another."""
+        line = set(self.line(head))
+        return tuple(
+            entry for entry in self.entries if entry.generation == head.generation and entry not in line
+        )
+
+    def find(self, backup: str) -> BackupName:
+        """Return a backup by its id or an unambiguous part of it. Raises UsageError."""
+        found = [entry for entry in self.entries if entry.backup == backup]
+        found = found or [entry for entry in self.entries if backup and backup in entry.backup]
+        if len(found) == 1:
+            return found[0]
+        problem = "names no backup" if not found else f"could be {len(found)} backups"
+        raise UsageError(f"{backup!r} {problem}", hint="`zbackup list` shows the ids.")
+
+    def next_number(self) -> int:
+        return self.entries[-1].number + 1 if self.entries else 1
+
+
+def rank(entry: BackupName) -> tuple[int, datetime, datetime, str]:
+    """Order of backups: the greatest one is the head that the next run continues."""
+    return entry.number, entry.horizon or BEGINNING, entry.snapshot, entry.backup
+
+
+def answering(line: tuple[BackupName, ...], at: datetime) -> tuple[BackupName, bool] | None:
+    """
+    Choose the backup of a line that answers for an instant, and whether its answer is final.
+
+    The first one whose horizon is above the instant; between the newest horizon and its snapshot the newest
+    one answers from its tail, not finally; beyond that nobody does.
+    """
+    for entry in line:
+        if entry.horizon is not None and entry.horizon > at:
+            return entry, True
+    newest = line[-1]
+    return (newest, False) if at <= newest.snapshot else None

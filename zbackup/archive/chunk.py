@@ -1,0 +1,362 @@
+"""
+A chunk: consecutive rows as one self-describing, self-proving object.
+
+    skippable frame 0x184D2A50   JSON header: format, table, columns, source
+    zstd frame …                 about 4 MiB of rows each, whole lines of COPY text, with checksum
+    skippable frame 0x184D2A51   JSON trailer, its length as 4 bytes little-endian, b"zbk1"
+
+`zstd -dc` skips the skippable frames (RFC 8878, 3.1.2), so a chunk piped through it is input for
+`COPY … FROM STDIN`, with no zbackup near. Every frame of events ends where created_at changes; so the time
+ranges of frames, and of chunks, do not touch. The end of a stream proves nothing: a chunk is good when
+trailer and manifest agree with what was counted and hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import IO, BinaryIO
+
+import zstandard
+
+from zbackup.archive import codec
+from zbackup.archive.manifest import FORMAT, ChunkRef
+from zbackup.errors import Damaged
+from zbackup.event import Cursor, cursor_of
+
+HEADER_MAGIC = 0x184D2A50
+TRAILER_MAGIC = 0x184D2A51
+TRAILER_MARK = b"zbk1"
+
+# Rows are compressed in independent frames of this size: a point in time can be found without reading the
+# whole chunk, and larger frames gain nothing in ratio (docs/decisions/0001-format.md).
+FRAME_BYTES = 4 << 20
+
+# A chunk is closed when it has this many raw bytes: one PUT of some 5-15 MB, and a restart loses little.
+CHUNK_BYTES = 64 << 20
+
+# Chunks grow in memory up to this size, then in the spool directory.
+SPOOL_BYTES = 32 << 20
+
+# Real events shrink 7.3 times at level 1 and at level 3, and 7.9 times at level 6 in thrice the time
+# (docs/decisions/0001-format.md).
+LEVEL = 1
+
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    format: int
+    table: str
+    columns: tuple[str, ...]
+    source: str
+    """system identifier/database/generation"""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    offset: int
+    """of the frame in the object"""
+    stored_bytes: int
+    raw_bytes: int
+    rows: int
+    first: str
+    last: str
+    """created_at of its first and last row, as in the row; empty for captured tables"""
+    least: str
+    greatest: str
+    """positions"""
+
+
+@dataclass(frozen=True, slots=True)
+class Trailer:
+    rows: int
+    raw_bytes: int
+    raw_sha256: str
+    first: tuple[str, ...]
+    last: tuple[str, ...]
+    """cursors; empty for captured tables"""
+    frames: tuple[Frame, ...]
+    instances: dict[str, int]
+    """rows per instance_id"""
+    aggregate_types: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFile:
+    """A finished chunk, not stored yet; `body` is at its start and belongs to whoever holds this."""
+
+    body: BinaryIO
+    stored_bytes: int
+    sha256: str
+    trailer: Trailer
+
+
+class ChunkWriter:
+    """Compress rows into a spooled chunk; `close` gives it away, `discard` drops it."""
+
+    def __init__(self, header: Header, *, spool: str | None = None, level: int = LEVEL) -> None:
+        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=spool)  # noqa: SIM115
+        self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
+        self._stored, self._raw = hashlib.sha256(), hashlib.sha256()
+        self._offset = 0
+        self._frames: list[Frame] = []
+        self._instances: Counter[bytes] = Counter()
+        self._types: Counter[bytes] = Counter()
+        self._first: Cursor | None = None
+        self._last: Cursor | None = None
+        self._write(_skippable(HEADER_MAGIC, codec.dump(header)))
+
+    @property
+    def raw_bytes(self) -> int:
+        return sum(frame.raw_bytes for frame in self._frames)
+
+    def add_events(self, facts: FrameFacts, rows: list[bytes]) -> None:
+        """Append one frame of event rows that `inspect_frame` has seen."""
+        self._instances.update(facts.instances)
+        self._types.update(facts.aggregate_types)
+        self._first = self._first or facts.first
+        self._last = facts.last
+        self._add(
+            b"".join(rows),
+            len(rows),
+            (_created(rows[0]), _created(rows[-1]), str(facts.least), str(facts.greatest)),
+        )
+
+    def add_rows(self, block: bytes, rows: int) -> None:
+        """Append one frame of rows of a captured table."""
+        self._add(block, rows, ("", "", "", ""))
+
+    def close(self) -> ChunkFile:
+        trailer = Trailer(
+            rows=sum(frame.rows for frame in self._frames),
+            raw_bytes=self.raw_bytes,
+            raw_sha256=self._raw.hexdigest(),
+            first=self._first.texts() if self._first else (),
+            last=self._last.texts() if self._last else (),
+            frames=tuple(self._frames),
+            instances={key.decode(): count for key, count in sorted(self._instances.items())},
+            aggregate_types={key.decode(): count for key, count in sorted(self._types.items())},
+        )
+        body = codec.dump(trailer)
+        self._write(_skippable(TRAILER_MAGIC, body + struct.pack("<I", len(body)) + TRAILER_MARK))
+        self._spool.seek(0)
+        return ChunkFile(self._spool, self._offset, self._stored.hexdigest(), trailer)  # type: ignore[arg-type]
+
+    def discard(self) -> None:
+        self._spool.close()
+
+    def _add(self, raw: bytes, rows: int, marks: tuple[str, str, str, str]) -> None:
+        self._raw.update(raw)
+        frame = self._compressor.compress(raw)
+        self._frames.append(Frame(self._offset, len(frame), len(raw), rows, *marks))
+        self._write(frame)
+
+    def _write(self, data: bytes) -> None:
+        self._spool.write(data)
+        self._stored.update(data)
+        self._offset += len(data)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFacts:
+    """What the key columns of one frame's rows say."""
+
+    first: Cursor
+    last: Cursor
+    least: Decimal
+    greatest: Decimal
+    instances: Counter[bytes]
+    aggregate_types: Counter[bytes]
+
+
+def inspect_frame(rows: list[bytes], after: Cursor | None) -> FrameFacts:
+    """
+    Check that every row comes strictly after the one before it, the first after `after`.
+
+    Raises ValueError naming both rows. PostgreSQL writes instants in UTC so that their text sorts like their
+    time (`+` and `.` sort before digits), which lets all rows be compared in bulk and only ties one by one.
+    """
+    keys = [row.split(b"\t", 7)[:7] for row in rows]
+    created = [key[0] for key in keys]
+    first, last = cursor_of(rows[0]), cursor_of(rows[-1])
+    if after is not None and not after < first:
+        raise ValueError(f"{first.texts()} does not come after {after.texts()}")
+    if created != sorted(created):
+        at = next(index for index in range(1, len(rows)) if created[index] < created[index - 1])
+        raise ValueError(
+            f"{cursor_of(rows[at]).texts()} does not come after {cursor_of(rows[at - 1]).texts()}"
+        )
+    for at, (this, before) in enumerate(zip(created[1:], created, strict=False), 1):
+        if this == before and not _ascends(keys[at - 1], keys[at]):
+            one, other = cursor_of(rows[at - 1]), cursor_of(rows[at])
+            if not one < other:
+                raise ValueError(f"{other.texts()} does not come after {one.texts()}")
+    positions = [key[1] for key in keys]
+    if len({len(value) for value in positions}) == 1 and {value[-7:-6] for value in positions} == {b"."}:
+        least, greatest = Decimal(min(positions).decode()), Decimal(max(positions).decode())
+    else:
+        decimals = [Decimal(value.decode()) for value in set(positions)]
+        least, greatest = min(decimals), max(decimals)
+    return FrameFacts(
+        first, last, least, greatest, Counter(key[3] for key in keys), Counter(key[4] for key in keys)
+    )
+
+
+def event_frames(rows: Iterable[bytes], frame_bytes: int = FRAME_BYTES) -> Iterator[list[bytes]]:
+    """Group rows into frames of about `frame_bytes` that end where created_at changes."""
+    frame: list[bytes] = []
+    size = 0
+    for row in rows:
+        if size >= frame_bytes and _created(row) != _created(frame[-1]):
+            yield frame
+            frame, size = [], 0
+        frame.append(row)
+        size += len(row)
+    if frame:
+        yield frame
+
+
+class ChunkReader:
+    """
+    The rows of a stored chunk, a frame at a time.
+
+    Nothing is proven before the iteration has ended by itself: then header, trailer, counts and digests
+    agreed with one another and, where `ref` was given, with the manifest. `trailer` and `header` are there
+    from then on.
+    """
+
+    header: Header
+    trailer: Trailer
+
+    def __init__(self, stream: BinaryIO, name: str, ref: ChunkRef | None = None) -> None:
+        self._stream, self._name, self._ref = stream, name, ref
+        self._stored, self._raw = hashlib.sha256(), hashlib.sha256()
+        self._buffer = b""
+        self._size = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._frames()
+        except (zstandard.ZstdError, struct.error, json.JSONDecodeError) as error:
+            raise self._damaged(str(error)) from error
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes read, as stored."""
+        return self._size
+
+    @property
+    def stored_sha256(self) -> str:
+        return self._stored.hexdigest()
+
+    def expect(self, digest: str) -> None:
+        """Raise Damaged unless the stored bytes' digest begins with this one."""
+        if not self.stored_sha256.startswith(digest):
+            raise self._damaged("its bytes do not have the digest of its name")
+
+    def _frames(self) -> Iterator[bytes]:
+        magic, body = self._skippable()
+        if magic != HEADER_MAGIC:
+            raise self._damaged("it does not begin with a header")
+        self.header = codec.load(body, Header, self._name)
+        if self.header.format > FORMAT:  # pragma: no cover - codec refuses it first
+            raise self._damaged("newer format")
+        sizes: list[tuple[int, int]] = []
+        while self._magic() not in (HEADER_MAGIC, TRAILER_MAGIC):
+            begin = self._size - len(self._buffer)
+            raw = self._data_frame()
+            self._raw.update(raw)
+            sizes.append((begin, len(raw)))
+            yield raw
+        magic, body = self._skippable()
+        if magic != TRAILER_MAGIC or body[-4:] != TRAILER_MARK:
+            raise self._damaged("it does not end with a trailer")
+        if struct.unpack("<I", body[-8:-4])[0] != len(body) - 8:
+            raise self._damaged("its trailer has another length than it says")
+        if self._buffer or self._fill():
+            raise self._damaged("something follows its trailer")
+        self.trailer = codec.load(body[:-8], Trailer, self._name)
+        self._agree(sizes)
+
+    def _agree(self, sizes: list[tuple[int, int]]) -> None:
+        trailer = self.trailer
+        if [(frame.offset, frame.raw_bytes) for frame in trailer.frames] != sizes:
+            raise self._damaged("its frames are not those of its trailer")
+        if self._raw.hexdigest() != trailer.raw_sha256:
+            raise self._damaged("its rows do not have the digest of its trailer")
+        if self._ref is None:
+            return
+        ref = self._ref
+        found = (self._stored.hexdigest(), self._size, trailer.raw_sha256, trailer.raw_bytes, trailer.rows)
+        wanted = (ref.sha256, ref.stored_bytes, ref.raw_sha256, ref.raw_bytes, ref.rows)
+        if found != wanted or trailer.first != ref.first or trailer.last != ref.last:
+            raise self._damaged(f"{trailer.rows} rows, {self._size} bytes are not those of the manifest")
+
+    def _data_frame(self) -> bytes:
+        decompressor = zstandard.ZstdDecompressor().decompressobj()
+        parts: list[bytes] = []
+        while not decompressor.eof:
+            if not self._buffer and not self._fill():
+                raise self._damaged("it ends in the middle of a frame")
+            data, self._buffer = self._buffer, b""
+            parts.append(decompressor.decompress(data))
+        self._buffer = decompressor.unused_data
+        return b"".join(parts)
+
+    def _skippable(self) -> tuple[int, bytes]:
+        magic, length = struct.unpack("<II", self._take(8))
+        if magic not in (HEADER_MAGIC, TRAILER_MAGIC):
+            raise self._damaged("a header or trailer is missing")
+        return magic, self._take(length)
+
+    def _magic(self) -> int:
+        while len(self._buffer) < 4:
+            if not self._fill():
+                raise self._damaged("it ends without a trailer")
+        return struct.unpack("<I", self._buffer[:4])[0]
+
+    def _take(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            if not self._fill():
+                raise self._damaged(f"{count - len(self._buffer)} bytes are missing at its end")
+        taken, self._buffer = self._buffer[:count], self._buffer[count:]
+        return taken
+
+    def _fill(self) -> bool:
+        data = self._stream.read(READ_BYTES)
+        self._stored.update(data)
+        self._size += len(data)
+        self._buffer += data
+        return bool(data)
+
+    def _damaged(self, problem: str) -> Damaged:
+        return Damaged(
+            f"{self._name}: {problem}",
+            hint="Run `zbackup verify --full` to see what else is damaged, and restore this object from another copy.",
+        )
+
+
+def _ascends(before: list[bytes], this: list[bytes]) -> bool:
+    """Whether two keys of one instant ascend, as far as that is seen cheaply: within one push."""
+    return before[1] == this[1] and int(before[2]) < int(this[2])
+
+
+def split_rows(frame: bytes) -> list[bytes]:
+    """Cut a frame into its rows, newline kept. COPY text has no newline inside a row."""
+    return [row + b"\n" for row in frame.split(b"\n")[:-1]]
+
+
+def _created(row: bytes) -> str:
+    return row[: row.index(b"\t")].decode()
+
+
+def _skippable(magic: int, body: bytes) -> bytes:
+    return struct.pack("<II", magic, len(body)) + body

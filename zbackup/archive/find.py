@@ -1,0 +1,113 @@
+"""Look into chunks without reading them whole: by position, by key, or next to an instant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from decimal import Decimal
+
+from zbackup.archive.archive import Archive
+from zbackup.archive.chunk import Frame, split_rows
+from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.archive.plan import first_of, last_of
+from zbackup.event import Cursor, cursor_of, parse_instant, unescape
+
+# Rows of two frames (about 8 MiB) on each side of an instant are looked at for an estimate.
+NEAR_FRAMES = 2
+
+
+def chunks_of(archive: Archive, manifest: Manifest) -> tuple[ChunkRef, ...]:
+    """Return the chunks of a backup, log then tail, without empty ones."""
+    return tuple(chunk for chunk in (*archive.chunks(manifest.log), *manifest.tail) if chunk.rows)
+
+
+def counts(archive: Archive, chunk: ChunkRef) -> tuple[dict[str, int], dict[str, int]]:
+    """Return a chunk's rows per instance and per aggregate type."""
+    trailer = archive.trailer(chunk)
+    # The trailer has them as they stand in the rows, escaped.
+    instances, types = (
+        {unescape(key.encode()).decode(): rows for key, rows in found.items()}
+        for found in (trailer.instances, trailer.aggregate_types)
+    )
+    return instances, types
+
+
+def rows_until(archive: Archive, chunks: Iterable[ChunkRef], at: datetime) -> int:
+    """Count the rows at or before an instant exactly; only frames that hold both sides are decoded."""
+    rows = 0
+    for chunk in chunks:
+        if last_of(chunk) <= at:
+            rows += chunk.rows
+        elif first_of(chunk) <= at:
+            for frame in archive.trailer(chunk).frames:
+                if parse_instant(frame.last) <= at:
+                    rows += frame.rows
+                elif parse_instant(frame.first) <= at:
+                    rows += sum(cursor.created_at <= at for cursor in _cursors(archive, chunk, frame))
+    return rows
+
+
+def with_position(archive: Archive, chunks: Iterable[ChunkRef], position: Decimal) -> set[datetime]:
+    """Return the instants of the events that hold exactly this position."""
+    found: set[datetime] = set()
+    for chunk in chunks:
+        if chunk.positions[0] <= position <= chunk.positions[1]:
+            for frame in archive.trailer(chunk).frames:
+                if Decimal(frame.least) <= position <= Decimal(frame.greatest):
+                    found |= {
+                        cursor.created_at for cursor in _cursors(archive, chunk, frame) if cursor.position == position
+                    }
+    return found
+
+
+def with_key(
+    archive: Archive, chunks: Iterable[ChunkRef], instance: str, kind: str, aggregate: str, sequence: int
+) -> datetime | None:
+    """Return the instant of the event with this primary key. Chunks without its instance or type are not read."""
+    key = (instance.encode(), kind.encode(), aggregate.encode(), sequence)
+    end = f"\t{sequence}\t".encode()
+    for chunk in chunks:
+        instances, types = counts(archive, chunk)
+        if instance not in instances or kind not in types:
+            continue
+        for frame in archive.trailer(chunk).frames:
+            for row in split_rows(archive.frame(chunk, frame)):
+                if end in row:
+                    cursor = cursor_of(row)
+                    if (cursor.instance_id, cursor.aggregate_type, cursor.aggregate_id, cursor.sequence) == key:
+                        return cursor.created_at
+    return None
+
+
+def near(
+    archive: Archive, before: Iterable[ChunkRef], after: Iterable[ChunkRef], at: datetime
+) -> tuple[list[Cursor], list[Cursor]]:
+    """
+    Return the events next to an instant: those at or before it, and those after it.
+
+    `before` and `after` are chunks that hold rows on the one and on the other side, each nearest first.
+    """
+    earlier = _take(archive, before, lambda frame: parse_instant(frame.first) <= at, backwards=True)
+    later = _take(archive, after, lambda frame: parse_instant(frame.last) > at, backwards=False)
+    return (
+        [cursor for cursor in earlier if cursor.created_at <= at],
+        [cursor for cursor in later if cursor.created_at > at],
+    )
+
+
+def _take(
+    archive: Archive, chunks: Iterable[ChunkRef], wanted: Callable[[Frame], bool], *, backwards: bool
+) -> Iterator[Cursor]:
+    left = NEAR_FRAMES
+    for chunk in chunks:
+        frames = archive.trailer(chunk).frames
+        for frame in reversed(frames) if backwards else frames:
+            if wanted(frame):
+                yield from _cursors(archive, chunk, frame)
+                left -= 1
+                if not left:
+                    return
+
+
+def _cursors(archive: Archive, chunk: ChunkRef, frame: Frame) -> Iterator[Cursor]:
+    return map(cursor_of, split_rows(archive.frame(chunk, frame)))

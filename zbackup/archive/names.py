@@ -1,0 +1,147 @@
+"""
+Names of the objects of an archive.
+
+    archive/<archive id>.json                 what makes a folder an archive; written by init
+    runs/<backup>.json                        run record, before the first chunk
+    events/<backup>/<slice>.<part>[e]-<digest>.zst   sealed chunks and tails; `e` ends its slice
+    tables/<xx>/<digest>.zst                  rows of captured tables, schema text; content-addressed
+    captures/<digest>.json.zst                list of the tables of one capture
+    indexes/<backup>-<digest>.json.zst        up to 1 000 chunks of a log
+    manifests/<number>_<backup>_<generation>_<parent>_<horizon>_<snapshot>_<digest>.json
+
+Every name carries a digest or a run id, so none is used twice. A digest in a name is SHA-256 in hex of the
+stored bytes, cut to 32 digits where something else holds the whole of it; a manifest, which nothing else
+vouches for, has all 64. The name of a manifest holds what is needed to choose among backups, so that a
+listing is enough to plan.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+
+from zbackup.errors import Damaged
+
+ARCHIVES = "archive/"
+RUNS = "runs/"
+EVENTS = "events/"
+TABLES = "tables/"
+CAPTURES = "captures/"
+INDEXES = "indexes/"
+MANIFESTS = "manifests/"
+
+_BACKUP = r"\d{8}T\d{6}Z-[0-9a-f]{8}"
+_MANIFEST = re.compile(
+    rf"manifests/(?P<number>\d{{10}})_(?P<backup>{_BACKUP})_(?P<generation>[0-9a-f]{{8}})"
+    r"_(?P<parent>[0-9a-f]{8}|none)_(?P<horizon>\d{8}T\d{12}|none)_(?P<snapshot>\d{8}T\d{12})"
+    r"_(?P<sha256>[0-9a-f]{64})\.json"
+)
+_CHUNK = re.compile(
+    rf"events/(?P<backup>{_BACKUP})/(?P<slice>\w+)\.(?P<part>\d{{4}})(?P<last>e?)-(?P<sha256>[0-9a-f]{{32}})\.zst"
+)
+
+
+def backup_id(now: datetime, random: str) -> str:
+    """Make a backup's id of its start and eight random hex digits; it sorts by time."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{random}"
+
+
+def run_record(backup: str) -> str:
+    return f"{RUNS}{backup}.json"
+
+
+def archive_record(archive_id: str) -> str:
+    return f"{ARCHIVES}{archive_id}.json"
+
+
+def table_object(sha256: str) -> str:
+    return f"{TABLES}{sha256[:2]}/{sha256[:32]}.zst"
+
+
+def capture_record(sha256: str) -> str:
+    return f"{CAPTURES}{sha256[:32]}.json.zst"
+
+
+def index_object(backup: str, sha256: str) -> str:
+    return f"{INDEXES}{backup}-{sha256[:32]}.json.zst"
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkName:
+    backup: str
+    slice: str
+    """digits of a slice, or `tail`, `amend…`"""
+    part: int
+    last: bool
+    """whether this chunk ends its slice"""
+    digest: str
+    """first 32 hex digits of the stored bytes' SHA-256"""
+
+    def __str__(self) -> str:
+        end = "e" if self.last else ""
+        return f"{EVENTS}{self.backup}/{self.slice}.{self.part:04d}{end}-{self.digest}.zst"
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        """Read a chunk's name; None when it is not one."""
+        match = _CHUNK.fullmatch(name)
+        if match is None:
+            return None
+        return cls(match["backup"], match["slice"], int(match["part"]), bool(match["last"]), match["sha256"])
+
+
+@dataclass(frozen=True, slots=True)
+class BackupName:
+    """One committed backup, as the name of its manifest tells it."""
+
+    number: int
+    """place in the archive; two runs at once may share it"""
+    backup: str
+    generation: str
+    parent: str | None
+    """the random part of the parent's id"""
+    horizon: datetime | None
+    snapshot: datetime
+    sha256: str
+
+    def __str__(self) -> str:
+        return (
+            f"{MANIFESTS}{self.number:010d}_{self.backup}_{self.generation}_{self.parent or 'none'}"
+            f"_{_stamp(self.horizon)}_{_stamp(self.snapshot)}_{self.sha256}.json"
+        )
+
+    @property
+    def random(self) -> str:
+        return self.backup.rpartition("-")[2]
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Read a manifest's name. Raises Damaged."""
+        match = _MANIFEST.fullmatch(name)
+        if match is None:
+            raise Damaged(
+                f"{name} is not the name of a manifest",
+                hint="Something else wrote into this archive; move the object away.",
+            )
+        try:
+            return cls(
+                int(match["number"]),
+                match["backup"],
+                match["generation"],
+                None if match["parent"] == "none" else match["parent"],
+                _instant(match["horizon"]),
+                _instant(match["snapshot"]) or datetime.now(UTC),
+                match["sha256"],
+            )
+        except ValueError as error:
+            raise Damaged(f"{name}: {error}", hint="Move the object away.") from error
+
+
+def _stamp(instant: datetime | None) -> str:
+    return "none" if instant is None else instant.astimezone(UTC).strftime("%Y%m%dT%H%M%S%f").rjust(21, "0")
+
+
+def _instant(stamp: str) -> datetime | None:
+    return None if stamp == "none" else datetime.strptime(stamp, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)

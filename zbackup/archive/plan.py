@@ -1,0 +1,242 @@
+"""
+What a restore reads, as data: chunks in order, where they are cut, what comes on top and what is only looked at.
+
+Pure. An instant T includes every event with created_at <= T. Chunks that hold nothing else are loaded whole;
+one that holds rows on both sides is cut; what lies after T, up to the snapshot of the backup that answers, is
+read for its keys alone (withhold.py says why).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from itertools import pairwise
+
+from zbackup.archive.log import totals_of
+from zbackup.archive.manifest import CaptureRef, ChunkRef, Manifest, Totals
+from zbackup.errors import Damaged
+from zbackup.event import MICROSECOND, instant_text, parse_instant
+from zbackup.source import EventTable, Source
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedChunk:
+    ref: ChunkRef
+    cut: bool
+    """it holds rows after T; only those at or before T are wanted"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """Another backup that answers for the same instant: of another generation, or of a run that raced."""
+
+    generation: str
+    backup: str
+    snapshot: datetime
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCapture:
+    """The capture that says what the schema was at T."""
+
+    backup: str
+    snapshot: datetime
+    ref: CaptureRef
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a restore would give and lose."""
+
+    events: int
+    """at or before T, exactly; `added` ones not counted"""
+    added: int
+    """at or before T, of later amendments; those that are there already will be left out"""
+    withheld: int
+    """judged from the rows next to T; the restore looks at all"""
+    lost: int
+    """of the newest backup of the same line, after T"""
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    point: str
+    """as it was asked for"""
+    at: datetime | None
+    """None: the whole backup, exactly its snapshot"""
+    backup: str
+    number: int
+    generation: str
+    final: bool
+    """False: later backups may still add events at or before T"""
+    snapshot: datetime
+    horizon: datetime | None
+    source: Source
+    table: EventTable
+    chunks: tuple[PlannedChunk, ...]
+    """in order: those of the log, then the tail"""
+    added: tuple[ChunkRef, ...]
+    """
+    rows that later amendments of the line added: those at or before T apply, the keys of those up to the
+    snapshot are looked at; their ranges overlap those of `chunks`
+    """
+    after: tuple[ChunkRef, ...]
+    """hold rows after T; one that is cut is here too"""
+    totals: Totals
+    """of `chunks`"""
+    capture: PlannedCapture | None
+    others: tuple[Cover, ...]
+    warnings: tuple[str, ...]
+    digest: str
+    """of all that decides which rows the restored table holds"""
+    estimate: Estimate | None = None
+
+    @property
+    def cut_at(self) -> datetime:
+        """The instant that the rows are of: T, or the snapshot."""
+        return self.at or self.snapshot
+
+
+def make_plan(
+    point: str,
+    at: datetime | None,
+    manifest: Manifest,
+    chunks: Iterable[ChunkRef],
+    *,
+    head: Manifest,
+    final: bool = True,
+    captured: Manifest | None = None,
+    others: Iterable[Cover] = (),
+) -> RestorePlan:
+    """
+    Plan the restore of a whole backup, or of an instant that it answers for.
+
+    `chunks` are those of the manifest's log; `head` is the newest backup of the line, whose amendments tell
+    what was added since.
+
+    Raises Damaged when the ranges of the chunks do not tile.
+    """
+    log = tuple(chunks)
+    held = tuple(chunk for chunk in tiled(log, manifest.tail) if chunk.rows)
+    planned = tuple(_planned(held, at))
+    added = () if at is None else tuple(
+        chunk for chunk in added_since(manifest, head) if first_of(chunk) <= manifest.snapshot
+    )  # fmt: skip
+    after = () if at is None else tuple(chunk for chunk in held if last_of(chunk) > at)
+    applied = sum(chunk.rows for chunk in added if at is None or first_of(chunk) <= at)
+    return RestorePlan(
+        point=point,
+        at=at,
+        backup=manifest.backup,
+        number=manifest.number,
+        generation=manifest.generation,
+        final=final,
+        snapshot=manifest.snapshot,
+        horizon=manifest.horizon.at,
+        source=manifest.source,
+        table=manifest.table,
+        chunks=planned,
+        added=added,
+        after=after,
+        totals=totals_of([chunk.ref for chunk in planned]),
+        capture=_capture(captured),
+        others=tuple(others),
+        warnings=tuple(_warnings(manifest, at, final=final, added=applied)),
+        digest=_digest(manifest, at, planned, added, after),
+    )
+
+
+def tiled(log: Sequence[ChunkRef], tail: Sequence[ChunkRef]) -> tuple[ChunkRef, ...]:
+    """
+    Return log and tail as one, proved to have no gap and no overlap.
+
+    Between the last chunk of a log and the horizon lies nothing: a run that found no new rows moves the
+    horizon alone. Raises Damaged.
+    """
+    for part, strict in ((log, True), (tail, True), ((*log[-1:], *tail[:1]), False)):
+        for before, chunk in pairwise(part):
+            if chunk.lo < before.hi or (strict and chunk.lo > before.hi):
+                kind = "overlaps" if chunk.lo < before.hi else "leaves a gap after"
+                raise Damaged(
+                    f"{chunk.name}: begins at {instant_text(chunk.lo)} and {kind} {before.name}, "
+                    f"which ends at {instant_text(before.hi)}",
+                    hint="Run `zbackup verify`, and restore from another backup.",
+                )
+    for chunk in (*log, *tail):
+        if chunk.rows and not chunk.lo <= first_of(chunk) <= last_of(chunk) < chunk.hi:
+            raise Damaged(
+                f"{chunk.name}: its rows reach from {chunk.first[0]} to {chunk.last[0]}, its range from "
+                f"{instant_text(chunk.lo)} to {instant_text(chunk.hi)}",
+                hint="Run `zbackup verify`, and restore from another backup.",
+            )
+    return (*log, *tail)
+
+
+def added_since(manifest: Manifest, head: Manifest) -> tuple[ChunkRef, ...]:
+    """Return the chunks of rows that amendments after a backup added, oldest amendment first."""
+    known = set(manifest.amendments)
+    return tuple(
+        chunk for amendment in head.amendments if amendment not in known for chunk in amendment.rows if chunk.rows
+    )
+
+
+def first_of(chunk: ChunkRef) -> datetime:
+    return parse_instant(chunk.first[0])
+
+
+def last_of(chunk: ChunkRef) -> datetime:
+    return parse_instant(chunk.last[0])
+
+
+def read_range(chunk: PlannedChunk, at: datetime | None) -> tuple[datetime, datetime]:
+    """Return the range [lo, hi) that holds exactly the wanted rows of a chunk."""
+    cut = chunk.cut and at is not None
+    return chunk.ref.lo, at + MICROSECOND if cut and at is not None else chunk.ref.hi
+
+
+def _planned(chunks: Iterable[ChunkRef], at: datetime | None) -> Iterator[PlannedChunk]:
+    for chunk in chunks:
+        if at is None or first_of(chunk) <= at:
+            yield PlannedChunk(chunk, cut=at is not None and last_of(chunk) > at)
+
+
+def _capture(manifest: Manifest | None) -> PlannedCapture | None:
+    if manifest is None or manifest.capture is None:
+        return None
+    return PlannedCapture(manifest.backup, manifest.snapshot, manifest.capture)
+
+
+def _warnings(manifest: Manifest, at: datetime | None, *, final: bool, added: int) -> Iterator[str]:
+    if not final:
+        horizon = instant_text(manifest.horizon.at) if manifest.horizon.at else "none yet"
+        yield (
+            f"not final: the log is final below {horizon}; transactions that were still open at the backup may "
+            "have left events at or before this instant"
+        )
+    if manifest.horizon.basis == "assumed" and at is not None:
+        yield f"the horizon of backup {manifest.backup} is assumed: nobody saw the transactions of the primary"
+    if added:
+        yield f"later amendments added {added} events to the past; those at or before this instant apply"
+
+
+def _digest(
+    manifest: Manifest,
+    at: datetime | None,
+    chunks: Iterable[PlannedChunk],
+    added: Iterable[ChunkRef],
+    after: Iterable[ChunkRef],
+) -> str:
+    identity = [
+        instant_text(at) if at else None,
+        manifest.generation,
+        manifest.backup,
+        asdict(manifest.table),
+        [[chunk.ref.raw_sha256, chunk.ref.rows, chunk.cut] for chunk in chunks],
+        [chunk.raw_sha256 for chunk in added],
+        [chunk.raw_sha256 for chunk in after],
+    ]
+    return hashlib.sha256(json.dumps(identity, ensure_ascii=True).encode()).hexdigest()
