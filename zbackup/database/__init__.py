@@ -1,0 +1,1 @@
+"""psycopg lives here: connections, the horizon, export, load."""

@@ -1,0 +1,150 @@
+"""
+Find in the target which events to withhold (archive/withhold.py says why), with little memory here.
+
+The keys after T are reduced, a few frames at a time, to the least sequence of each aggregate and sent to a
+temporary table; the closure over pushes and aggregates is made in SQL, round by round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from psycopg import sql
+
+from zbackup.archive.manifest import ChunkRef
+from zbackup.archive.plan import RestorePlan
+from zbackup.archive.withhold import EXEMPT, LeastAfter
+from zbackup.database.export import ORDER, relation
+from zbackup.database.load import Read
+from zbackup.database.target import Connection, restoring
+from zbackup.event import END, KEY_COLUMNS, Cursor
+from zbackup.progress import Advance, Report
+from zbackup.source import EventTable
+
+# About 64 MiB of rows, so that memory stays bounded and few COPY commands are needed.
+AGGREGATES_AT_ONCE = 200_000
+
+_AFTER = sql.Identifier("zbackup_after")
+_LEAST = sql.Identifier("zbackup_least")
+_WITHHELD = sql.Identifier("zbackup_withheld")
+
+_KEYS = sql.SQL(", ").join(map(sql.Identifier, KEY_COLUMNS))
+_AGGREGATE = sql.SQL("instance_id, aggregate_type, aggregate_id")
+
+
+def stage_after(connection: Connection, plan: RestorePlan, at: datetime, read: Read, report: Report) -> None:
+    """Put the least sequence after T of each aggregate into a temporary table of the session."""
+    connection.execute(
+        sql.SQL(
+            """CREATE TEMPORARY TABLE {}
+                   (instance_id text, aggregate_type text, aggregate_id text, "sequence" bigint)"""
+        ).format(_AFTER)
+    )
+    read_too = (*plan.after, *plan.added)
+    total = sum(ref.rows for ref in read_too), sum(ref.raw_bytes for ref in read_too)
+    least = LeastAfter(at, END, [column.name for column in plan.table.columns])
+    _stage(connection, plan.after, read, least, report, total)
+    # Rows that amendments added later count as far as the answering backup could have seen them.
+    least.until = plan.snapshot
+    _stage(connection, plan.added, read, least, report, total)
+    connection.execute(
+        sql.SQL("""CREATE TEMPORARY TABLE {} AS SELECT {}, min("sequence") AS least FROM {} GROUP BY {}""").format(
+            _LEAST, _AGGREGATE, _AFTER, _AGGREGATE
+        )
+    )
+    connection.execute(sql.SQL("DROP TABLE {}").format(_AFTER))
+    connection.execute(sql.SQL("ANALYZE {}").format(_LEAST))
+
+
+def _stage(
+    connection: Connection,
+    chunks: Iterable[ChunkRef],
+    read: Read,
+    least: LeastAfter,
+    report: Report,
+    total: tuple[int, int],
+) -> None:
+    for chunk in chunks:
+        for frame in read(chunk):
+            if least.add(frame):
+                connection.execute(sql.SQL("TRUNCATE {}").format(_AFTER))
+            if len(least.least) >= AGGREGATES_AT_ONCE:
+                _send(connection, least)
+            report(Advance(frame.count(b"\n"), len(frame), *total))
+    _send(connection, least)
+
+
+def _send(connection: Connection, least: LeastAfter) -> None:
+    with connection.cursor() as cursor, cursor.copy(sql.SQL("COPY {} FROM STDIN").format(_AFTER)) as copy:
+        copy.write(b"".join(b"%s\t%d\n" % item for item in least.take().items()))
+
+
+def find_withheld(connection: Connection, table: EventTable) -> int:
+    """
+    Put the events to withhold into a temporary table, which goes with the transaction; return their number.
+
+    The table that is being restored must hold exactly the events at or before T.
+    """
+    connection.execute(
+        sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {}, 0 AS round FROM {} WITH NO DATA").format(
+            _WITHHELD, _KEYS, relation(restoring(table))
+        )
+    )
+    connection.execute(
+        sql.SQL('ALTER TABLE {} ADD PRIMARY KEY (instance_id, aggregate_type, aggregate_id, "sequence")').format(
+            _WITHHELD
+        )
+    )
+    number, found = 0, _insert(connection, table, 0, _LEAST, _AGGREGATE)
+    new = found
+    while new:
+        connection.execute(sql.SQL("ANALYZE {}").format(_WITHHELD))
+        last = sql.SQL("{} WHERE round = {}").format(_WITHHELD, sql.Literal(number))
+        number += 1
+        pushes = sql.SQL("(SELECT DISTINCT instance_id, created_at, NULL::bigint AS least FROM {})").format(last)
+        later = sql.SQL('(SELECT {0}, min("sequence") AS least FROM {1} GROUP BY {0})').format(_AGGREGATE, last)
+        new = _insert(connection, table, number, pushes, sql.SQL("instance_id, created_at"))
+        new += _insert(connection, table, number, later, _AGGREGATE)
+        found += new
+    return found
+
+
+def _insert(
+    connection: Connection, table: EventTable, number: int, cause: sql.Composable, using: sql.Composable
+) -> int:
+    """Note the events that share `using` with a cause, those of an aggregate only beyond its least sequence."""
+    statement = sql.SQL(
+        """INSERT INTO {withheld} ({keys}, round) SELECT {keys}, {number} FROM {events} e JOIN {cause} c USING ({using})
+            WHERE (c.least IS NULL OR e."sequence" > c.least) AND ({aggregate}) <> ({exempt}) ON CONFLICT DO NOTHING"""
+    ).format(
+        withheld=_WITHHELD,
+        keys=_KEYS,
+        number=sql.Literal(number),
+        events=relation(restoring(table)),
+        cause=cause,
+        using=using,
+        aggregate=_AGGREGATE,
+        exempt=sql.SQL(", ").join(sql.Literal(part.decode()) for part in EXEMPT),
+    )
+    return connection.execute(statement).rowcount
+
+
+def delete_withheld(connection: Connection, table: EventTable) -> int:
+    """Take the events that were found out of the table; return how many went."""
+    statement = sql.SQL(
+        """DELETE FROM {} e USING {} w WHERE e.instance_id = w.instance_id AND e.aggregate_type = w.aggregate_type
+              AND e.aggregate_id = w.aggregate_id AND e."sequence" = w."sequence" """
+    ).format(relation(restoring(table)), _WITHHELD)
+    return connection.execute(statement).rowcount
+
+
+def first_withheld(connection: Connection, most: int) -> tuple[tuple[str, ...], ...]:
+    """Return the cursors of the first events that were found."""
+    rows = connection.execute(
+        sql.SQL("SELECT {} FROM {} ORDER BY {} LIMIT {}").format(_KEYS, _WITHHELD, ORDER, sql.Literal(most))
+    )
+    return tuple(
+        Cursor(created, position, place, instance.encode(), kind.encode(), aggregate.encode(), sequence).texts()
+        for created, position, place, instance, kind, aggregate, sequence in rows
+    )

@@ -1,0 +1,153 @@
+"""
+Load chunks into the table that is being restored, then give it key and indexes.
+
+Each chunk is one transaction with its entry in the ledger, committed after the chunk has proved itself: its
+rows are in the table and in the ledger, or in neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from psycopg import sql
+
+from zbackup.archive.chunk import split_rows
+from zbackup.archive.manifest import ChunkRef
+from zbackup.archive.plan import PlannedChunk, RestorePlan
+from zbackup.database.export import relation
+from zbackup.database.target import (
+    SCHEMA,
+    Connection,
+    Loaded,
+    claim,
+    columns,
+    each,
+    note,
+    raw,
+    read_loaded,
+    restoring,
+)
+from zbackup.event import cursor_of, parse_instant
+from zbackup.progress import Advance, Report, Step, Warned
+from zbackup.source import EventTable, Index
+
+Read = Callable[[ChunkRef], Iterator[bytes]]
+"""yields the rows of a chunk a frame at a time; proven when it has ended by itself"""
+
+Counts = Callable[[ChunkRef], tuple[dict[str, int], dict[str, int]]]
+"""tells a chunk's rows per instance and per aggregate type"""
+
+
+def load(dsn: str, connection: Connection, plan: RestorePlan, read: Read, jobs: int, report: Report) -> None:
+    """Load the chunks that the ledger does not name yet."""
+    done = read_loaded(connection)
+    missing = [chunk for chunk in plan.chunks if chunk.ref.name not in done]
+    known = [chunk.ref for chunk in plan.chunks if chunk.ref.name in done]
+    report(Step("load", f"{len(plan.chunks)} chunks" + (f", {len(known)} of them loaded before" if known else "")))
+    total = plan.totals
+    report(Advance(sum(ref.rows for ref in known), sum(ref.raw_bytes for ref in known), total.rows, total.raw_bytes))
+
+    def one(worker: Connection, chunk: PlannedChunk) -> None:
+        _load_chunk(worker, plan, chunk, read, report)
+
+    each(dsn, jobs, missing, one)
+
+
+def _load_chunk(connection: Connection, plan: RestorePlan, chunk: PlannedChunk, read: Read, report: Report) -> None:
+    sent = _Sent(plan.at if chunk.cut else None)
+    copy_in = sql.SQL("COPY {} ({}) FROM STDIN").format(relation(restoring(plan.table)), columns(plan.table))
+    with connection.transaction():
+        if not claim(connection, chunk.ref.name):
+            return
+        with connection.cursor() as cursor, cursor.copy(copy_in) as copy:
+            for frame in read(chunk.ref):
+                if rows := sent.pick(frame):
+                    copy.write(rows)
+                report(Advance(frame.count(b"\n"), len(frame), plan.totals.rows, plan.totals.raw_bytes))
+        note(connection, chunk.ref.name, sent.loaded(chunk.ref))
+
+
+class _Sent:
+    """What of a chunk is sent; counted and hashed where it is cut, known from the chunk where it is not."""
+
+    def __init__(self, at: datetime | None) -> None:
+        self._at = at
+        self._digest = hashlib.sha256()
+        self._rows = 0
+        self._last: bytes | None = None
+        self._instances: Counter[bytes] = Counter()
+        self._types: Counter[bytes] = Counter()
+
+    def pick(self, frame: bytes) -> bytes:
+        if self._at is None:
+            return frame
+        rows = rows_until(frame, self._at)
+        picked = b"".join(rows)
+        self._digest.update(picked)
+        self._rows += len(rows)
+        for cursor in map(cursor_of, rows):
+            self._instances[cursor.instance_id] += 1
+            self._types[cursor.aggregate_type] += 1
+        self._last = rows[-1] if rows else self._last
+        return picked
+
+    def loaded(self, ref: ChunkRef) -> Loaded:
+        if self._at is None:
+            return Loaded(ref.rows, ref.raw_sha256, ref.last, {}, {})
+        return Loaded(
+            self._rows,
+            self._digest.hexdigest(),
+            cursor_of(self._last).texts() if self._last else (),
+            {key.decode(): count for key, count in self._instances.items()},
+            {key.decode(): count for key, count in self._types.items()},
+        )
+
+
+def rows_until(frame: bytes, at: datetime) -> list[bytes]:
+    """Return the rows of a frame that were created at or before an instant; rows come in order."""
+    rows = split_rows(frame)
+    return rows[: bisect_right(rows, at, key=lambda row: parse_instant(row[: row.index(b"\t")].decode()))]
+
+
+def build(dsn: str, connection: Connection, table: EventTable, jobs: int, report: Report) -> None:
+    """Add the key and the indexes that are not there yet, then gather statistics."""
+    target = restoring(table)
+    there: dict[str, str] = dict(
+        connection.execute(
+            """SELECT c.relname, split_part(pg_get_indexdef(c.oid), ' USING ', 2)
+                 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = %s::regclass""",
+            (f"{SCHEMA}.{target.name}",),
+        ).fetchall()
+    )
+    report(Step("index", f"key and {len(table.indexes)} indexes"))
+    if table.key_name not in there:
+        connection.execute(
+            sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(
+                relation(target), sql.Identifier(table.key_name), raw(table.key)
+            )
+        )
+
+    def one(worker: Connection, index: Index) -> None:
+        worker.execute(
+            sql.SQL("CREATE {} {} ON {} USING {}").format(
+                sql.SQL("UNIQUE INDEX" if index.unique else "INDEX"),
+                sql.Identifier(index.name),
+                relation(target),
+                raw(index.definition),
+            )
+        )
+
+    for index in table.indexes:
+        if there.get(index.name, index.definition) != index.definition:
+            report(
+                Warned(
+                    f"index {index.name} of the target is {there[index.name]}, archived is {index.definition}",
+                    hint="It was left as it is; ZITADEL's setup decides about its indexes.",
+                )
+            )
+    each(dsn, jobs, [index for index in table.indexes if index.name not in there], one)
+    connection.execute(sql.SQL("ANALYZE {}").format(relation(target)))

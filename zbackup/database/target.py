@@ -1,0 +1,239 @@
+"""
+A database that is being restored into: its names, its sessions, its ledger, its receipt.
+
+The events are loaded into a table that has another name until all is proven. What was done stands in a ledger
+beside it, written in the same transactions as the rows; when the table gets its final name, the ledger gives
+way to a receipt, the table's comment. So a killed restore goes on exactly, and a finished one is recognised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from zbackup.database.connection import connect, target_errors
+from zbackup.errors import Busy
+from zbackup.source import EventTable
+
+SCHEMA = "eventstore"
+EVENTS = "events2"
+RESTORING = "events2_restoring"
+ASIDE = "events2_before_restore"
+LEDGER = "zbackup_ledger"
+
+PLAN = "plan"
+"""the ledger's first entry; the others are named as the chunks"""
+
+Connection = psycopg.Connection[Any]
+T = TypeVar("T")
+
+# A restore that was killed a moment ago may still have a session on the server; it ends within seconds.
+LOCK_TIMEOUT = timedelta(seconds=60)
+
+# One restore at a time in a database: a session-level advisory lock, apart from ZITADEL's, whose keys are pairs.
+_LOCK = int.from_bytes(b"zbackup", "big")
+
+# Harmless for others, undone when the session ends. What is committed asynchronously is lost in a crash
+# together with the ledger's word for it; the last transaction of a restore is synchronous.
+_SETTINGS = {
+    "synchronous_commit": "off",
+    "maintenance_work_mem": "256MB",
+    "client_connection_check_interval": "5s",
+    "default_transaction_read_only": "off",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the ledger says about the restore that it belongs to."""
+
+    run: str
+    archive: str
+    backup: str
+    generation: str
+    point: str
+    at: str | None
+    digest: str
+    """of the plan"""
+    prepared: bool = False
+    """the table was there before, empty or emptied"""
+    moved_aside: int = 0
+    """rows of the system's own instance that it held"""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the comment of a restored table says."""
+
+    run: str
+    archive: str
+    backup: str
+    generation: str
+    point: str
+    at: str | None
+    digest: str
+    final: bool
+    events: int
+    added: int
+    withheld: int
+    moved_aside: int
+    proof: str
+
+    def text(self) -> str:
+        return json.dumps({"zbackup": asdict(self)}, ensure_ascii=True)
+
+    @classmethod
+    def of_text(cls, text: str | None) -> Receipt | None:
+        """Read a table's comment; None when it is no receipt."""
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            return cls(**json.loads(text or "")["zbackup"])
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the ledger says about a chunk: the rows that were sent."""
+
+    rows: int
+    raw_sha256: str
+    last: tuple[str, ...]
+    """cursor of the last row; empty when none was wanted"""
+    instances: dict[str, int]
+    aggregate_types: dict[str, int]
+
+
+def restoring(table: EventTable) -> EventTable:
+    """Return the table under the name that it has while it is loaded."""
+    return replace(table, schema=SCHEMA, name=RESTORING)
+
+
+def named(name: str) -> sql.Identifier:
+    return sql.Identifier(SCHEMA, name)
+
+
+def columns(table: EventTable) -> sql.Composed:
+    """Write the columns in the order of the archived rows."""
+    return sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns)
+
+
+def raw(text: str) -> sql.SQL:
+    """Take SQL from the manifest as it is: an archive is trusted like the dump that it stands for."""
+    return sql.SQL(text)  # type: ignore[arg-type]
+
+
+def one_row(connection: Connection, query: LiteralString | sql.Composed, *values: object) -> tuple[Any, ...]:
+    """Return the only row of a query that always has one."""
+    row = connection.execute(query, values or None).fetchone()
+    assert row is not None
+    return row
+
+
+@contextlib.contextmanager
+def session(dsn: str) -> Generator[Connection]:
+    """Open a session of a restore."""
+    with contextlib.closing(connect(dsn, role="target", lock_timeout=LOCK_TIMEOUT)) as connection:
+        for name, value in _SETTINGS.items():
+            # Not every server knows each of them.
+            with contextlib.suppress(psycopg.errors.UndefinedObject, psycopg.errors.InvalidParameterValue):
+                connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        yield connection
+
+
+def lock(connection: Connection) -> None:
+    """Be the only restore in the database for as long as the session lasts. Raises Busy."""
+    try:
+        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+    except psycopg.errors.LockNotAvailable as error:
+        raise Busy(
+            f"another restore is running in database {connection.info.dbname}",
+            hint="Wait for it; `SELECT * FROM pg_locks WHERE locktype = 'advisory'` shows its session.",
+        ) from error
+
+
+def each(dsn: str, jobs: int, items: Iterable[T], work: Callable[[Connection, T], None]) -> None:
+    """
+    Work through items in order with `jobs` sessions.
+
+    The first error, or an interruption, cancels what the other sessions run, and is raised.
+    """
+    queue = deque(items)
+    sessions: list[Connection] = []
+    stop = threading.Event()
+
+    def run() -> None:
+        with target_errors(dsn), session(dsn) as connection:
+            sessions.append(connection)
+            while not stop.is_set():
+                try:
+                    item = queue.popleft()
+                except IndexError:
+                    return
+                work(connection, item)
+
+    with ThreadPoolExecutor(min(jobs, len(queue)) or 1, thread_name_prefix="restore") as pool:
+        futures = [pool.submit(run) for _ in range(min(jobs, len(queue)))]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            stop.set()
+            for connection in sessions:
+                with contextlib.suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=5)
+            raise
+
+
+# The ledger
+
+
+def create_ledger(connection: Connection, run: Run) -> None:
+    connection.execute(
+        sql.SQL(
+            "CREATE TABLE {} (item text PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp(), detail jsonb)"
+        ).format(named(LEDGER))
+    )
+    claim(connection, PLAN)
+    note(connection, PLAN, run)
+
+
+def claim(connection: Connection, item: str) -> bool:
+    """
+    Enter an item; False when it is there already.
+
+    Waits for a session that is just entering the same one, such as the last breath of a killed restore.
+    """
+    query = sql.SQL("INSERT INTO {} (item) VALUES (%s) ON CONFLICT DO NOTHING").format(named(LEDGER))
+    return connection.execute(query, (item,)).rowcount == 1
+
+
+def note(connection: Connection, item: str, detail: Run | Loaded) -> None:
+    query = sql.SQL("UPDATE {} SET detail = %s, at = clock_timestamp() WHERE item = %s").format(named(LEDGER))
+    connection.execute(query, (Jsonb(asdict(detail)), item))
+
+
+def read_run(connection: Connection) -> Run | None:
+    query = sql.SQL("SELECT detail FROM {} WHERE item = %s").format(named(LEDGER))
+    row = connection.execute(query, (PLAN,)).fetchone()
+    return None if row is None else Run(**row[0])
+
+
+def read_loaded(connection: Connection) -> dict[str, Loaded]:
+    """Return what was loaded, by the names of the chunks."""
+    query = sql.SQL("SELECT item, detail FROM {} WHERE item <> %s").format(named(LEDGER))
+    return {
+        item: Loaded(
+            detail["rows"], detail["raw_sha256"], tuple(detail["last"]), detail["instances"], detail["aggregate_types"]
+        )
+        for item, detail in connection.execute(query, (PLAN,))
+    }
