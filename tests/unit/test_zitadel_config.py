@@ -1,0 +1,246 @@
+"""ZITADEL's own configuration, read as ZITADEL reads it."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
+
+from zbackup.errors import NotSupported, UsageError
+from zbackup.zitadel.config_file import names_database, read_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CANARY = "cAnAry-5ecret"
+
+FULL = f"""
+ExternalDomain: login.example.com
+AssetStorage: {{Type: s3}}
+Database:
+  postgres:
+    Host: db.example.com
+    Port: 5433
+    Database: events
+    MaxOpenConns: 20
+    Options: -c statement_timeout=5s
+    User:
+      Username: reader
+      Password: {CANARY}
+      SSL: {{Mode: verify-full, RootCert: /ca.crt, Cert: /tls.crt, Key: /tls.key}}
+    Admin:
+      Username: postgres
+      Password: of-the-admin
+"""
+
+
+def parts(dsn: str) -> dict[str, str]:
+    return {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
+
+
+def write(folder: Path, *texts: str) -> list[Path]:
+    paths = [folder / f"{number}.yaml" for number in range(len(texts))]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text)
+    return paths
+
+
+def test_a_whole_file_becomes_a_connection_of_its_user(tmp_path: Path) -> None:
+    read = read_config(write(tmp_path, FULL), {})
+
+    assert parts(read.dsn) == {
+        "host": "db.example.com", "port": "5433", "dbname": "events", "user": "reader", "password": CANARY,
+        "sslmode": "verify-full", "sslrootcert": "/ca.crt", "sslcert": "/tls.crt", "sslkey": "/tls.key",
+        "options": "-c statement_timeout=5s",
+    }  # fmt: skip
+    assert (read.external_domain, read.asset_storage) == ("login.example.com", "s3")
+    assert read.not_understood == ()
+    assert CANARY not in read.origin
+
+
+def test_zitadels_defaults_fill_what_is_missing(tmp_path: Path) -> None:
+    read = read_config(write(tmp_path, "Database: {postgres: {Host: h}}"), {})
+
+    assert parts(read.dsn) == {
+        "host": "h", "port": "5432", "dbname": "zitadel", "user": "zitadel", "sslmode": "disable",
+    }  # fmt: skip
+    assert (read.external_domain, read.asset_storage) == ("localhost", "db")
+
+
+def test_certificates_of_the_client_need_ssl(tmp_path: Path) -> None:
+    text = "Database: {pg: {User: {SSL: {Mode: disable, RootCert: /ca, Cert: /crt, Key: /key}}}}"
+    read = parts(read_config(write(tmp_path, text), {}).dsn)
+
+    assert read["sslrootcert"] == "/ca"
+    assert "sslcert" not in read
+    assert "sslkey" not in read
+
+
+def test_later_files_win_and_variables_win_over_files(tmp_path: Path) -> None:
+    files = write(
+        tmp_path,
+        "Database: {postgres: {Host: one, Port: 1, User: {Username: a, Password: a}}}",
+        "database: {POSTGRES: {host: two, user: {PASSWORD: b}}}",
+        "Database: {postgres: {Port: ~}}",
+        "",
+    )
+    read = read_config(files, {"ZITADEL_DATABASE_POSTGRES_USER_PASSWORD": "c d", "ZITADEL_EXTERNALDOMAIN": "x.org"})
+
+    found = parts(read.dsn)
+    assert (found["host"], found["port"], found["user"], found["password"]) == ("two", "1", "a", "c d")
+    assert read.external_domain == "x.org"
+    assert read.origin.endswith("ZITADEL_… variables")
+    assert any("password" in note for note in read.not_understood)
+
+
+def test_dotted_keys_are_the_same_and_stronger(tmp_path: Path) -> None:
+    files = write(
+        tmp_path,
+        "Database.Postgres.Host: dotted\nDatabase.Postgres.User.SSL:\n  Mode: require\n",
+        "Database: {Postgres: {Host: nested, Database.: x, Database: d}}",
+    )
+    found = parts(read_config(files, {}).dsn)
+
+    assert (found["host"], found["sslmode"], found["dbname"]) == ("dotted", "require", "d")
+
+
+def test_variables_alone_are_enough() -> None:
+    environ = {"ZITADEL_DATABASE_POSTGRES_HOST": "h", "ZITADEL_DATABASE_POSTGRES_PORT": "1"}
+
+    assert names_database(environ)
+    assert parts(read_config([], environ).dsn)["host"] == "h"
+    assert not names_database({"ZITADEL_EXTERNALDOMAIN": "x", "ZITADEL_DATABASE_POSTGRES_MAXOPENCONNS": "3"})
+
+
+def test_scalars_are_what_they_look_like(tmp_path: Path) -> None:
+    text = "Database: {postgres: {Port: '0123', User: {Username: yes, Password: 012e3}}}"
+    found = parts(read_config(write(tmp_path, text), {}).dsn)
+
+    assert (found["port"], found["user"], found["password"]) == ("0123", "yes", "012e3")
+
+
+def test_a_dsn_beats_the_rest_and_loses_what_only_the_driver_knows(tmp_path: Path) -> None:
+    text = (
+        "Database: {postgres: {Host: other, DSN: "
+        f"'postgres://u:{CANARY}@h:1/db?sslmode=require&pool_max_conns=5&search_path=a%20b&options=-c%20x%3D1'"
+        "}}"
+    )
+    read = read_config(write(tmp_path, text), {})
+
+    assert parts(read.dsn) == {
+        "host": "h", "port": "1", "user": "u", "password": CANARY, "dbname": "db", "sslmode": "require",
+        "options": "-c x=1 -c search_path=a\\ b",
+    }  # fmt: skip
+    assert any("pool_max_conns" in note for note in read.not_understood)
+
+
+@pytest.mark.parametrize("name", ["cockroach", "crdb", "Cockroach"])
+def test_cockroachdb_is_recognised_and_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(NotSupported, match="CockroachDB"):
+        read_config(write(tmp_path, f"Database: {{{name}: {{Host: h}}}}"), {})
+    with pytest.raises(NotSupported, match="CockroachDB"):
+        read_config([], {"ZITADEL_DATABASE_COCKROACH_HOST": "h"})
+    both = write(tmp_path, f"Database: {{{name}: {{Host: h}}, postgres: {{Host: p}}}}")
+    assert parts(read_config(both, {}).dsn)["host"] == "p"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Database: {}",
+        "Log: {Level: info}",
+        "- a list",
+        "text",
+        f"Database: {{postgres: {{Host: [{CANARY}",
+        f"a: b: {CANARY}",
+        f"a: !!python/object:os.system {CANARY}",
+        f"\tPassword: {CANARY}",
+        f"a: 1\n---\nPassword: {CANARY}",
+        "\x00",
+        "a: *nowhere",
+        f"Database: {{postgres: {{Host: h, Port: {CANARY}}}}}",
+        f"Database: {{postgres: {{DSN: 'postgres://u:{CANARY}@x@h'}}}}",
+        "Database: {postgres: {Host: a}, pg: {Host: b}}",
+        "[" * 2000,
+    ],
+)
+def test_what_cannot_be_read_is_named_and_not_repeated(tmp_path: Path, text: str) -> None:
+    files = write(tmp_path, text)
+    with pytest.raises(UsageError) as refused:
+        read_config(files, {})
+
+    assert str(files[0]) in refused.value.message
+    assert CANARY not in refused.value.message + refused.value.hint
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_config([tmp_path / "none.yaml"], {})
+
+
+def test_what_was_not_understood_is_said(tmp_path: Path) -> None:
+    read = read_config(write(tmp_path, "Database: {postgres: {Hots: h, Host: h}}"), {})
+
+    assert read.not_understood == ("Database.postgres.hots is not known and was left out of account",)
+
+
+VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=15)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    host=VALUES,
+    user=VALUES,
+    password=VALUES,
+    database=VALUES,
+    port=st.integers(1, 65535),
+    seed=st.integers(0, 2**16),
+)
+def test_any_values_written_in_any_shape_reach_libpq(
+    tmp_path: Path, host: str, user: str, password: str, database: str, port: int, seed: int
+) -> None:
+    """
+    Nested or dotted, in any case, in one file, several or in variables: libpq gets the same values.
+    """
+    rng = random.Random(seed)
+    wanted = {
+        ("Database", "Postgres", "Host"): host,
+        ("Database", "Postgres", "Port"): str(port),
+        ("Database", "Postgres", "Database"): database,
+        ("Database", "Postgres", "User", "Username"): user,
+        ("Database", "Postgres", "User", "Password"): password,
+    }
+    files: list[dict[str, Any]] = [{}, {}]
+    environ: dict[str, str] = {}
+    for path, value in wanted.items():
+        place = rng.randrange(3)
+        if place == 2:
+            environ["_".join(("ZITADEL", *path)).upper()] = value
+            continue
+        names = [rng.choice((str.lower, str.upper, str))(part) for part in path]
+        cut = rng.randrange(len(names))
+        merged: Any = value
+        for name in reversed([*names[:cut], ".".join(names[cut:])]):
+            merged = {name: merged}
+        _merge(files[place], merged)
+    paths = write(tmp_path, *(yaml.safe_dump(file, allow_unicode=rng.random() < 0.5) for file in files))
+
+    found = parts(read_config(paths, environ).dsn)
+
+    assert {key: found[key] for key in ("host", "port", "dbname", "user", "password")} == {
+        "host": host, "port": str(port), "dbname": database, "user": user, "password": password,
+    }  # fmt: skip
+
+
+def _merge(into: dict[str, Any], what: dict[str, Any]) -> None:
+    for key, value in what.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            into[key] = value

@@ -1,0 +1,3 @@
+from zbackup.cli.main import run
+
+run()

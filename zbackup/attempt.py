@@ -1,0 +1,355 @@
+"""One run on one snapshot: what backup.py promises, step by step."""
+
+from __future__ import annotations
+
+import secrets
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from zbackup import __version__
+from zbackup.archive import names
+from zbackup.archive.archive import Archive
+from zbackup.archive.chunk import CHUNK_BYTES, FrameFacts, Header
+from zbackup.archive.log import LogEdit, totals, totals_of
+from zbackup.archive.manifest import (
+    FORMAT,
+    Capture,
+    CaptureRef,
+    ChunkRef,
+    Log,
+    Manifest,
+    RunRecord,
+    Slice,
+)
+from zbackup.archive.sink import Sink
+from zbackup.audit import Audit, reasons_for
+from zbackup.capture import CaptureOptions, capture
+from zbackup.continuity import Continuity, check_newest_frame, choose_parent, equal_chunks
+from zbackup.counting import mark
+from zbackup.database.connection import shown
+from zbackup.database.export import counters, cut
+from zbackup.database.horizon import Horizon, refuse_subscriber, settle
+from zbackup.database.identity import Identity, read_identity
+from zbackup.database.shape import file_identity, find_events_table, zitadel_version
+from zbackup.database.snapshot import Snapshot, Workers
+from zbackup.errors import Damaged, ObjectMissing, SourceError
+from zbackup.event import BEGINNING, END
+from zbackup.progress import Report, Step, Warned
+from zbackup.resume import Adopted, adopt
+from zbackup.seal import UpgradeWatch, seal, tiled
+from zbackup.source import EventTable, HorizonRecord, Source
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOptions:
+    jobs: int = 2
+    capture: bool = True
+    audit: bool = False
+    """compare all rows with the source"""
+    audit_budget: timedelta = timedelta(seconds=2)
+    margin: timedelta = timedelta(seconds=10)
+    """below the oldest transaction seen, for those that have taken their clock but do not show it yet"""
+    horizon_wait: timedelta = timedelta(seconds=30)
+    standby_lag: timedelta = timedelta(seconds=60)
+    lock_timeout: timedelta = timedelta(seconds=30)
+    pg_dump: str | None = None
+    spool: str | None = None
+    chunk_bytes: int = CHUNK_BYTES
+
+
+class Rewritten(SourceError):
+    """The events table was rewritten or truncated while it was read."""
+
+
+class Attempt:
+    """One run from the horizon to the commit, on one snapshot."""
+
+    archive: Archive
+    table: EventTable
+    snapshot: Snapshot
+    workers: Workers
+    pool: Executor
+    continuity: Continuity
+    parent: Manifest | None
+    """the backup whose generation this one continues"""
+    at: datetime | None
+    """the horizon: never below the parent's"""
+    sink: Sink
+
+    def __init__(
+        self,
+        archive: Archive,
+        source: str,
+        options: BackupOptions,
+        report: Report,
+        control: psycopg.Connection[Any],
+        primary: psycopg.Connection[Any] | None,
+    ) -> None:
+        self.archive, self.dsn, self.options, self.report = archive, source, options, report
+        self.control, self.primary = control, primary
+        self.started = datetime.now(UTC)
+        self.id = names.backup_id(self.started, secrets.token_hex(4))
+        self.warnings: list[str] = []
+
+    def make(self) -> Manifest:
+        """Do it all; the manifest is committed when this returns."""
+        self.report(Step("connect", shown(self.dsn)))
+        found = find_events_table(self.control)
+        refuse_subscriber(self.control, found.oid)
+        self.table, self.files = found.table, found.files
+        self.source = source_of(read_identity(self.control), zitadel_version(self.control))
+        self.catalog = self.archive.catalog()
+        self.continuity = choose_parent(self.archive, self.catalog, self.source)
+        # Before the horizon and the snapshot: what the counters hold by now is seen in the snapshot.
+        self.counters = counters(self.primary or self.control, found.oid)
+        self.horizon = self._settle(found.oid)
+        self.report(Step("snapshot"))
+        with (
+            Snapshot(self.dsn) as self.snapshot,
+            Workers(self.dsn, self.snapshot.id, self.options.jobs, self.options.lock_timeout) as self.workers,
+            ThreadPoolExecutor(self.options.jobs) as self.pool,
+        ):
+            try:
+                return self._read()
+            except BaseException:
+                self.workers.cancel()
+                raise
+
+    def _settle(self, table_oid: int) -> Horizon:
+        self.report(Step("horizon"))
+        parent = self.continuity.parent if self.continuity.continues else None
+        horizon = settle(
+            self.control,
+            table_oid=table_oid,
+            last=parent.horizon.at if parent else None,
+            pending=parent.horizon.pending if parent else None,
+            own_pids=frozenset({self.control.info.backend_pid}),
+            margin=self.options.margin,
+            wait=self.options.horizon_wait,
+            fence=self.primary,
+            standby_lag=self.options.standby_lag,
+            report=self.report,
+        )
+        self._warn(*horizon.warnings)
+        return horizon
+
+    def _read(self) -> Manifest:
+        if file_identity(self.snapshot.catalog, self.files.oid) != self.files:
+            raise Rewritten(f"{self._name} was replaced before it was read")
+        with self.workers.borrow() as worker, worker.transaction() as connection:
+            self.continuity = check_newest_frame(self.continuity, self.archive, connection, self.table)
+        self._warn(*self.continuity.warnings)
+        self.parent = self.continuity.parent if self.continuity.continues else None
+        upgrades = UpgradeWatch()
+        self.at = self.horizon.at
+        if self.parent is not None and self.parent.horizon.at is not None:
+            self.at = max(self.at or BEGINNING, self.parent.horizon.at)
+        left = self._left_behind(upgrades)
+        self.generation = (self.parent or left).generation if self.parent or left else secrets.token_hex(4)
+        self.sink = self._sink(upgrades)
+        edit = LogEdit(self.archive, self.parent.log if self.parent else Log())
+        low = (self.parent.horizon.at if self.parent else None) or BEGINNING
+        if self.parent is None and self.continuity.parent is not None and self.at is not None:
+            edit.append(self._taken_over(self.continuity.parent, self.at))
+            low = edit.end()
+        sealed = self._seal(low, left)
+        upgraded = upgrades.seen
+        tail = self._tail()
+        audit = self._audit(edit, low, totals_of(sealed).rows + totals_of(tail).rows, upgraded=upgraded)
+        edit.append(tiled(sealed, edit.end()))
+        captured = self._capture()
+        if file_identity(self.control, self.files.oid) != self.files:
+            raise Rewritten(f"{self._name} was rewritten or truncated during the backup")
+        self.report(Step("commit"))
+        log = edit.store(self.id)
+        counted = audit.counted if audit else ()
+        manifest = Manifest(
+            format=FORMAT,
+            backup=self.id,
+            number=self.catalog.next_number(),
+            generation=self.generation,
+            kind="incremental" if self.parent else "full",
+            parent=self._parent_name(),
+            zbackup=__version__,
+            started=self.started,
+            finished=datetime.now(UTC),
+            source=self.source,
+            table=self.table,
+            files=self.files,
+            horizon=record_of(self.horizon, self.at),
+            snapshot=self.snapshot.clock,
+            log=log,
+            tail=tuple(tail),
+            sealed=totals(log),
+            new=totals_of(sealed),
+            counters=self.counters,
+            counted=mark(counted, low if self.parent else BEGINNING, self.at or BEGINNING, self.snapshot.clock),
+            amendments=(
+                *(self.parent.amendments if self.parent else ()),
+                *(audit.amendments if audit else ()),
+            ),
+            capture=captured,
+            warnings=tuple(self.warnings),
+        )
+        self.archive.commit(manifest)
+        return manifest
+
+    def _left_behind(self, upgrades: UpgradeWatch) -> Adopted | None:
+        """Look for what a run that died has sealed, unless a new generation takes chunks over anyway."""
+        if self.at is None or (self.parent is None and self.continuity.parent is not None):
+            return None
+        entry = self.continuity.entry if self.parent else None
+        return adopt(self.archive, entry, self.source, self.table, self.files, self.counters, self.at, upgrades)
+
+    def _seal(self, low: datetime, left: Adopted | None) -> list[ChunkRef]:
+        """Write the run record, then the rows between the last horizon and this one."""
+        slices = list(left.slices) if left else []
+        start = left.until if left else low
+        if self.at is not None and start < self.at:
+            slices += self._cut(start, self.at, "s", len(slices))
+        self.archive.start_run(
+            RunRecord(
+                FORMAT, self.id, self.generation, self._parent_name(), self.source, self.table, self.files,
+                record_of(self.horizon, self.at), self.snapshot.clock, tuple(slices), self.counters,
+            )
+        )  # fmt: skip
+        self.report(Step("export", f"{len(slices)} slices up to {self.at}"))
+        chunks = left.chunks if left else {}
+        held = {(part.lo, part.hi): chunks[part.lo, part.hi] for part in slices if (part.lo, part.hi) in chunks}
+        if held:
+            self._warn(f"a run before this one died; {len(held)} of its slices are taken over")
+        read = seal(
+            self.sink, self.workers, self.pool, self.table, [part for part in slices if (part.lo, part.hi) not in held]
+        )
+        return sorted([*read, *(chunk for found in held.values() for chunk in found)], key=lambda chunk: chunk.lo)
+
+    def _tail(self) -> list[ChunkRef]:
+        """Write the rows at or above the horizon; the next backup supersedes them."""
+        low = self.at or BEGINNING
+        sink = replace(self.sink, look=_unseen)
+        return tiled(seal(sink, self.workers, self.pool, self.table, self._cut(low, END, "t")), low)
+
+    def _cut(self, lo: datetime, hi: datetime, letter: str, first: int = 0) -> list[Slice]:
+        with self.workers.borrow() as worker, worker.transaction() as connection:
+            ranges = cut(connection, self.table, lo, hi, self.options.chunk_bytes)
+        return [Slice(f"{letter}{number:06d}", *part) for number, part in enumerate(ranges, first)]
+
+    def _audit(self, edit: LogEdit, low: datetime, read: int, *, upgraded: bool) -> Audit | None:
+        if self.parent is None:
+            return None
+        audit = Audit(
+            self.archive, self.workers, self.pool, replace(self.sink, look=_unseen), self.table, edit, low,
+            self.snapshot.clock, self.parent.counted,
+        )  # fmt: skip
+        reasons = reasons_for(
+            self.parent.counters, self.counters, read=read, upgraded=upgraded,
+            rewritten=self.files != self.parent.files, asked=self.options.audit, compare=self.continuity.compare,
+        )  # fmt: skip
+        audit.run(reasons, self.options.audit_budget)
+        for found in audit.amendments:
+            self._warn(
+                f"rows created between {found.lo} and {found.hi} had changed at the source: "
+                f"{found.added} came late, {found.removed} vanished, {found.changed} were rewritten"
+            )
+        return audit
+
+    def _taken_over(self, former: Manifest, at: datetime) -> list[ChunkRef]:
+        """Begin a new generation with the chunks of another that are proved equal here."""
+        self.report(Step("audit", f"comparing with generation {former.generation}"))
+        sink = replace(self.sink, look=_unseen)
+        kept = equal_chunks(self.archive.chunks(former.log), at, self.workers, self.pool, self.table)
+        self._warn(
+            f"generation {self.generation} begins; {len(kept)} chunks of {former.generation} are equal and shared"
+        )
+        chunks: list[ChunkRef] = []
+        end = BEGINNING
+        for number, chunk in enumerate(kept):
+            if end < chunk.lo:
+                between = [Slice(f"g{number:06d}", end, chunk.lo)]
+                chunks += seal(sink, self.workers, self.pool, self.table, between)
+            chunks.append(chunk)
+            end = chunk.hi
+        return tiled(chunks, BEGINNING)
+
+    def _capture(self) -> CaptureRef:
+        """Capture the other tables, or with `--no-capture` the encryption keys alone."""
+        found = capture(
+            self.archive,
+            self.control,
+            self.snapshot,
+            self.workers,
+            self.pool,
+            self._captured_before(),
+            CaptureOptions(not self.options.capture, self.options.pg_dump, self.options.spool),
+            source=f"{self.source.system_identifier}/{self.source.database}",
+            report=self.report,
+        )
+        self.warnings += found.warnings
+        return found.ref
+
+    def _captured_before(self) -> Capture | None:
+        """Read the last capture, whose unchanged tables are shared. A damaged one is no reason to stop."""
+        before = self.continuity.parent
+        if before is None or before.capture is None:
+            return None
+        try:
+            return self.archive.capture(before.capture)
+        except (Damaged, ObjectMissing) as error:
+            self._warn(f"{error.message}; all tables are stored again")
+            return None
+
+    def _sink(self, look: UpgradeWatch) -> Sink:
+        columns = tuple(column.name for column in self.table.columns)
+        source = f"{self.source.system_identifier}/{self.source.database}/{self.generation}"
+        return Sink(
+            archive=self.archive,
+            backup=self.id,
+            header=Header(FORMAT, self._name, columns, source),
+            chunk_bytes=self.options.chunk_bytes,
+            spool=self.options.spool,
+            report=self.report,
+            look=look,
+        )
+
+    def _parent_name(self) -> str | None:
+        return None if self.parent is None else str(self.continuity.entry)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.table.schema}.{self.table.name}"
+
+    def _warn(self, *messages: str) -> None:
+        for message in messages:
+            self.report(Warned(message))
+            self.warnings.append(message)
+
+
+def _unseen(_rows: list[bytes], _facts: FrameFacts) -> None:
+    """Tails and re-read ranges are not watched."""
+
+
+def record_of(horizon: Horizon, at: datetime | None) -> HorizonRecord:
+    return HorizonRecord(
+        at, horizon.basis, horizon.margin.total_seconds(), horizon.clock, horizon.blockers, horizon.pending
+    )
+
+
+def source_of(identity: Identity, zitadel: str | None) -> Source:
+    return Source(
+        system_identifier=identity.system_identifier,
+        database=identity.database,
+        database_oid=identity.database_oid,
+        timeline=identity.timeline,
+        server_version=identity.server_version,
+        zitadel_version=zitadel,
+        encoding=identity.encoding,
+        locale_provider=identity.locale_provider,
+        collation=identity.collation,
+        ctype=identity.ctype,
+        icu_locale=identity.icu_locale,
+        standby=identity.in_recovery,
+    )

@@ -1,0 +1,112 @@
+"""
+One backup: settle the horizon, take a snapshot, seal what lies between the last horizon and this one, carry
+the rest as the tail, compare old rows, capture the other tables, commit.
+
+Nothing of it is visible before the manifest, the last object, is stored; a run that dies leaves objects that
+nothing names.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+from zbackup.archive.archive import Archive
+from zbackup.archive.log import totals_of
+from zbackup.archive.manifest import (
+    Amendment,
+    CaptureRef,
+    Manifest,
+)
+from zbackup.attempt import Attempt, BackupOptions, Rewritten
+from zbackup.database.connection import connect, source_errors
+from zbackup.progress import Report, Warned, silent
+from zbackup.source import Blocker
+
+# A table rewritten while it is read is read again under a new snapshot this often: setup rewrites it at most
+# once, and a backup that meets more should say so.
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BackupResult:
+    backup: str
+    generation: str
+    kind: str
+    events: int
+    """rows newly sealed"""
+    tail: int
+    horizon: datetime | None
+    horizon_basis: str
+    recovery_point: datetime
+    amended: int
+    """rows added, removed or changed by amendments"""
+    raw_bytes: int
+    stored_bytes: int
+    seconds: float
+    blockers: tuple[Blocker, ...]
+    amendments: tuple[Amendment, ...]
+    capture: CaptureRef | None
+    warnings: tuple[str, ...]
+
+
+def backup(
+    archive: Archive,
+    source: str,
+    options: BackupOptions,
+    *,
+    fence: str | None = None,
+    report: Report = silent,
+) -> BackupResult:
+    """
+    Make one backup of a source and commit it.
+
+    Raises:
+        SourceRefused: the source is not fit to be backed up.
+        SourceError: it failed on the way; nothing was committed, and the next run starts over.
+        CommitUnknown: the store did not say whether the manifest is stored.
+
+    """
+    begun = time.monotonic()
+    with source_errors(source), connect(source) as control:
+        primary = connect(fence) if fence is not None else None
+        try:
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    attempt_made = Attempt(archive, source, options, report, control, primary)
+                    manifest = attempt_made.make()
+                except Rewritten as error:
+                    if attempt == ATTEMPTS:
+                        raise
+                    report(Warned(f"{error.message}; reading it again"))
+                else:
+                    return _result(manifest, time.monotonic() - begun)
+        finally:
+            if primary is not None:
+                primary.close()
+    raise AssertionError
+
+
+def _result(manifest: Manifest, seconds: float) -> BackupResult:
+    mine = tuple(found for found in manifest.amendments if found.backup == manifest.backup)
+    tail = totals_of(manifest.tail)
+    captured = manifest.capture
+    return BackupResult(
+        backup=manifest.backup,
+        generation=manifest.generation,
+        kind=manifest.kind,
+        events=manifest.new.rows,
+        tail=tail.rows,
+        horizon=manifest.horizon.at,
+        horizon_basis=manifest.horizon.basis,
+        recovery_point=manifest.snapshot,
+        amended=sum(found.added + found.removed + found.changed for found in mine),
+        raw_bytes=manifest.new.raw_bytes + tail.raw_bytes,
+        stored_bytes=manifest.new.stored_bytes + tail.stored_bytes + (captured.new_bytes if captured else 0),
+        seconds=seconds,
+        blockers=manifest.horizon.blockers,
+        amendments=mine,
+        capture=captured,
+        warnings=manifest.warnings,
+    )

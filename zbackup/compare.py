@@ -1,0 +1,96 @@
+"""Compare the log of a backup with a live database, row for row below the horizon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from zbackup.archive.archive import Archive
+from zbackup.archive.chunk import split_rows
+from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.database.connection import connect, source_errors
+from zbackup.database.export import digest_of, read_rows
+from zbackup.database.shape import find_events_table
+from zbackup.database.snapshot import Snapshot, Workers
+from zbackup.event import BEGINNING, cursor_of
+from zbackup.merge import Change, merge
+from zbackup.progress import Advance, Report, Step, silent
+
+MOST = 20
+"""Differences named per chunk; more would only be noise."""
+
+LOCK_TIMEOUT = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    chunk: str
+    """name of the chunk, or `(no chunk)` for a range in which the archive has no rows"""
+    text: str
+
+
+def compare(
+    archive: Archive, manifest: Manifest, source: str, *, jobs: int = 2, report: Report = silent
+) -> Iterator[Difference]:
+    """Yield the first differences of every range that differs."""
+    report(Step("verify", "comparing with the source"))
+    with source_errors(source):
+        with connect(source) as control:
+            table = find_events_table(control).table
+        chunks = list(archive.chunks(manifest.log))
+        ranges: list[tuple[datetime, datetime, ChunkRef | None]] = [(c.lo, c.hi, c) for c in chunks]
+        end = chunks[-1].hi if chunks else BEGINNING
+        if manifest.horizon.at is not None and end < manifest.horizon.at:
+            ranges.append((end, manifest.horizon.at, None))
+        total = sum(chunk.raw_bytes for chunk in chunks)
+        with Snapshot(source) as snapshot, Workers(source, snapshot.id, jobs, LOCK_TIMEOUT) as workers:
+
+            def differences(part: tuple[datetime, datetime, ChunkRef | None]) -> list[Difference]:
+                lo, hi, chunk = part
+                with workers.borrow() as worker:
+                    with worker.transaction() as connection:
+                        there = digest_of(connection, table, lo, hi)
+                    report(Advance(there[1], chunk.raw_bytes if chunk else 0, total_bytes=total))
+                    if there == ((chunk.raw_sha256, chunk.rows) if chunk else (there[0], 0)):
+                        return []
+                    with worker.transaction() as connection:
+                        rows = list(_differences(archive, chunk, read_rows(connection, table, lo, hi)))
+                name = chunk.name if chunk else "(no chunk)"
+                return [Difference(name, text) for text in rows]
+
+            with ThreadPoolExecutor(jobs) as pool:
+                for found in pool.map(differences, ranges):
+                    yield from found
+
+
+def _differences(archive: Archive, chunk: ChunkRef | None, there: Iterator[bytes]) -> Iterator[str]:
+    """Name the first differences and count the rest."""
+    words = {Change.CHANGED: "differs", Change.ADDED: "not in the archive", Change.REMOVED: "not in the source"}
+    more = 0
+    for number, (change, row) in enumerate(
+        (change, row) for change, row in merge(_archived(archive, chunk), there) if change is not Change.SAME
+    ):
+        if number < MOST:
+            yield f"{words[change]}: {_name(row)}"
+        else:
+            more += 1
+    if more:
+        yield f"and {more} more in this range"
+
+
+def _archived(archive: Archive, chunk: ChunkRef | None) -> Iterator[bytes]:
+    if chunk is not None:
+        for frame in archive.read(chunk):
+            yield from split_rows(frame)
+
+
+def _name(row: bytes) -> str:
+    """Name an event without its payload."""
+    cursor = cursor_of(row)
+    kind = row.split(b"\t", 8)[7].decode()
+    return (
+        f"{cursor.instance_id.decode()}/{cursor.aggregate_type.decode()}/{cursor.aggregate_id.decode()}"
+        f"/{cursor.sequence} {kind} of {cursor.created_at.isoformat()}"
+    )

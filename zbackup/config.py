@@ -1,0 +1,152 @@
+"""
+Where the value of each setting comes from.
+
+The first of: the flag, the variable ZBACKUP_…, the TOML file, the default. The TOML file is the one named by
+--config or ZBACKUP_CONFIG, else the first that exists of ./zbackup.toml, ~/.config/zbackup/zbackup.toml and
+/etc/zbackup.toml. Unknown keys are errors. An empty variable counts as not set.
+
+This is the only module that looks at the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from zbackup import dsn
+from zbackup.errors import UsageError
+from zbackup.settings import KNOWN, OTHER_VARIABLES, Origin, Setting, of_flag, of_toml, way_out
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
+_FILES = (Path("zbackup.toml"), Path("~/.config/zbackup/zbackup.toml"), Path("/etc/zbackup.toml"))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    all: Mapping[str, Setting]
+    file: str | None
+    """the TOML file that was read"""
+    strays: tuple[str, ...] = ()
+    """variables that look like a misspelt one of ours"""
+
+    def __getitem__(self, name: str) -> Setting:
+        return self.all[name]
+
+    def text(self, name: str) -> str | None:
+        return cast("str | None", self.all[name].value)
+
+    def whole(self, name: str) -> int:
+        return cast("int", self.all[name].value)
+
+    def switch(self, name: str) -> bool:
+        return cast("bool", self.all[name].value)
+
+    def duration(self, name: str) -> timedelta:
+        return cast("timedelta", self.all[name].value)
+
+    def files(self, name: str) -> tuple[str, ...]:
+        return cast("tuple[str, ...]", self.all[name].value or ())
+
+
+def environment() -> dict[str, str]:
+    """Return the process's environment."""
+    return dict(os.environ)
+
+
+def resolve(flags: Mapping[str, object], environ: Mapping[str, str], file: str | None = None) -> Settings:
+    """
+    Find the value of every setting.
+
+    `flags` holds what was given on the command line, None or an empty list for what was not; `file` is
+    --config. Raises UsageError, which says where a bad value came from and repeats none that is secret.
+    """
+    path = _find_file(file, environ)
+    table = _read(path) if path else {}
+    found: dict[str, Setting] = {}
+    for known in KNOWN.values():
+        flag = flags.get(known.name)
+        if flag is not None and flag != []:
+            name = f"--no-{known.name.replace('_', '-')}" if flag is False else known.flag
+            origin, value = Origin("flag", name), flag
+        elif environ.get(known.variable):
+            origin, value = Origin("environment", known.variable), environ[known.variable]
+        elif known.name in table:
+            origin, value = Origin("file", str(path)), table[known.name]
+        else:
+            found[known.name] = Setting(known.name, known.default, Origin("default"), known.secret)
+            continue
+        try:
+            read = of_toml(known, value) if origin.kind == "file" else of_flag(known, value)
+        except (ValueError, OverflowError) as error:
+            raise UsageError(f"{known.name} from {origin}: {error}", hint=way_out(known)) from None
+        found[known.name] = Setting(known.name, read, origin, known.secret)
+    return Settings(found, str(path) if path else None, _strays(environ))
+
+
+def secrets(settings: Settings | None, environ: Mapping[str, str]) -> frozenset[str]:
+    """Name everything that must not be repeated in a message, as far as it is known by now."""
+    found = {value for name, value in environ.items() if value and _SECRET_VARIABLE.search(name)}
+    texts = [value for name, value in environ.items() if "://" in value or _DSN_VARIABLE.search(name)]
+    if settings is not None:
+        values = [one for one in settings.all.values() if one.value is not None]
+        texts += [str(one.value) for one in values if one.secret or "://" in str(one.value)]
+    # A password that is also a user's name gives nothing away where that name is printed.
+    found -= {value for name, value in environ.items() if _PLAIN_VARIABLE.search(name)}
+    return frozenset(found.union(*map(dsn.secrets, texts)))
+
+
+_SECRET_VARIABLE = re.compile(
+    r"^PG(SSL)?PASSWORD$|^AWS_(SECRET_ACCESS_KEY|SESSION_TOKEN)$|^ZITADEL_(.*(PASSWORD|SECRET)|MASTERKEY)$"
+)
+_PLAIN_VARIABLE = re.compile(r"^PG(USER|HOST|DATABASE)$|^ZITADEL_DATABASE_.*(USERNAME|HOST|DATABASE)$")
+_DSN_VARIABLE = re.compile(r"^ZBACKUP_(SOURCE|TARGET|FENCE)$|^ZITADEL_.*DSN$")
+
+
+def _find_file(file: str | None, environ: Mapping[str, str]) -> Path | None:
+    named = file or environ.get("ZBACKUP_CONFIG")
+    if named:
+        return Path(named)
+    for path in _FILES:
+        try:
+            path = path.expanduser()  # noqa: PLW2901
+        except RuntimeError:  # no home
+            continue
+        if path.is_file():
+            return path
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}", hint="--config names a TOML file.") from None
+    except ValueError as error:  # also UnicodeDecodeError
+        reason = "it is not UTF-8" if isinstance(error, UnicodeError) else error
+        raise UsageError(f"{path} is not TOML: {reason}", hint="Each line is NAME = VALUE.") from None
+    for key in table:
+        if key not in KNOWN:
+            near = get_close_matches(key, KNOWN, n=1)
+            raise UsageError(
+                f"{path}: unknown setting {dsn.masked_url(key)!r}",
+                hint=f"Did you mean {near[0]}?" if near else "`zbackup config` lists them all.",
+            )
+    return table
+
+
+def _strays(environ: Mapping[str, str]) -> tuple[str, ...]:
+    ours = [*(known.variable for known in KNOWN.values()), *OTHER_VARIABLES]
+    strange = (name for name in sorted(environ) if name.startswith("ZBACKUP_") and name not in ours)
+    return tuple(
+        f"variable {name} is not known; did you mean {near[0]}?"
+        for name in strange
+        if (near := get_close_matches(name, ours, n=1, cutoff=0.85))
+    )

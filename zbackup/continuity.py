@@ -1,0 +1,134 @@
+"""
+Whether a source is the one whose history an archive holds, and still goes on where it stopped.
+
+The same system identifier and database on the same or a later timeline, with the newest sealed frame still
+equal, continues its generation. A timeline that moved forward (a promoted standby) has all its rows compared
+first. Anything else begins a new generation, which takes over every chunk that is proved still equal; two
+histories are never mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from zbackup.archive.archive import Archive
+from zbackup.archive.catalog import Catalog
+from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.archive.names import BackupName
+from zbackup.database.export import digest_of, holds, read_rows
+from zbackup.database.snapshot import Workers
+from zbackup.event import Cursor, parse_instant
+from zbackup.source import EventTable, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Continuity:
+    """The backup to go on from, if any, and how."""
+
+    entry: BackupName | None
+    parent: Manifest | None
+    continues: bool
+    """False: a new generation begins; `parent` then only offers its chunks"""
+    compare: str = ""
+    """why all rows are to be compared with the source, if they are"""
+    warnings: tuple[str, ...] = ()
+
+
+def choose_parent(archive: Archive, catalog: Catalog, source: Source) -> Continuity:
+    """Choose the backup that a run on this source continues, by who the source says it is."""
+    heads = catalog.heads()
+    if not heads:
+        return Continuity(None, None, continues=False)
+    manifests = [(head, archive.manifest(head)) for head in heads]
+    own = [
+        (head, manifest)
+        for head, manifest in manifests
+        if (manifest.source.system_identifier, manifest.source.database_oid)
+        == (source.system_identifier, source.database_oid)
+    ]
+    same_line = [(head, manifest) for head, manifest in own if manifest.source.timeline == source.timeline]
+    entry, parent = (same_line or own or manifests)[0]
+    warnings: list[str] = []
+    if strays := catalog.strays(entry):
+        names = ", ".join(stray.backup for stray in strays[-3:])
+        warnings.append(f"runs raced: continuing {entry.backup}; {len(strays)} beside it stay restorable ({names})")
+    if not own:
+        warnings.append(
+            f"this is another database than that of generation {parent.generation}: system "
+            f"{source.system_identifier}, database oid {source.database_oid}; before: system "
+            f"{parent.source.system_identifier}, database oid {parent.source.database_oid}"
+        )
+        return Continuity(entry, parent, continues=False, warnings=tuple(warnings))
+    if entry is not heads[0]:
+        warnings.append(
+            f"another source wrote generation {heads[0].generation} into this archive; "
+            f"continuing generation {entry.generation}. Give each source an archive of its own"
+        )
+    old, new = parent.source.timeline, source.timeline
+    if old is not None and new is not None and new < old:
+        warnings.append(f"the timeline went back from {old} to {new}: this server is older than the archive's")
+        return Continuity(entry, parent, continues=False, warnings=tuple(warnings))
+    compare = f"the timeline moved from {old} to {new}" if old is not None and new is not None and new > old else ""
+    return Continuity(entry, parent, continues=True, compare=compare, warnings=tuple(warnings))
+
+
+def check_newest_frame(
+    found: Continuity, archive: Archive, connection: psycopg.Connection[Any], table: EventTable
+) -> Continuity:
+    """Read the newest sealed frame from the source again, and decide by what is there."""
+    if found.parent is None or not found.continues:
+        return found
+    newest = newest_chunk(archive, found.parent)
+    if newest is None:
+        return found
+    frame = archive.trailer(newest).frames[-1]
+    there = b"".join(read_rows(connection, table, parse_instant(frame.first), newest.hi))
+    if there == archive.frame(newest, frame):
+        return found
+    last = Cursor.of_texts(newest.last)
+    key = {
+        "instance_id": last.instance_id.decode(),
+        "aggregate_type": last.aggregate_type.decode(),
+        "aggregate_id": last.aggregate_id.decode(),
+        "sequence": last.sequence,
+        "created_at": last.created_at,
+        "position": last.position,
+    }
+    if holds(connection, table, key):
+        return replace(found, compare=found.compare or "the newest sealed rows differ from the source")
+    return replace(
+        found,
+        continues=False,
+        warnings=(
+            *found.warnings,
+            f"the newest archived event ({', '.join(newest.last)}) is not in the source any more: "
+            f"it went back to an older state, or lost events",
+        ),
+    )
+
+
+def newest_chunk(archive: Archive, manifest: Manifest) -> ChunkRef | None:
+    if manifest.log.chunks:
+        return manifest.log.chunks[-1]
+    if manifest.log.indexes:
+        return archive.index(manifest.log.indexes[-1])[-1]
+    return None
+
+
+def equal_chunks(
+    chunks: Iterable[ChunkRef], below: datetime, workers: Workers, pool: Executor, table: EventTable
+) -> list[ChunkRef]:
+    """Return those chunks that end at or below an instant and whose rows are byte for byte those of this source."""
+
+    def equal(chunk: ChunkRef) -> bool:
+        with workers.borrow() as worker, worker.transaction() as connection:
+            return digest_of(connection, table, chunk.lo, chunk.hi) == (chunk.raw_sha256, chunk.rows)
+
+    candidates = [chunk for chunk in chunks if chunk.hi <= below]
+    return [chunk for chunk, same in zip(candidates, pool.map(equal, candidates), strict=True) if same]

@@ -1,0 +1,142 @@
+"""What an archive holds: its backups, the window that can be restored, one backup in detail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from zbackup.archive.archive import Archive
+from zbackup.archive.catalog import Catalog
+from zbackup.archive.log import totals_of
+from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.archive.names import BackupName
+from zbackup.counting import oldest
+from zbackup.errors import OutsideWindow
+from zbackup.event import parse_instant
+
+
+@dataclass(frozen=True, slots=True)
+class ListedBackup:
+    backup: str
+    number: int
+    generation: str
+    kind: str
+    parent: str | None
+    started: datetime
+    snapshot: datetime
+    horizon: datetime | None
+    events: int
+    """sealed, the whole log"""
+    new_events: int
+    tail: int
+    stored_bytes: int
+    """what this backup added"""
+    capture: bool
+    amendments: int
+    """rows amended by this backup"""
+    head: bool
+    """the newest of its generation"""
+    stray: bool
+    """raced by another run; restorable by its id"""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What can be restored of one generation."""
+
+    generation: str
+    first: datetime | None
+    """its first event"""
+    final: datetime | None
+    """up to here (the newest horizon) every answer is final"""
+    last: datetime
+    """the newest snapshot"""
+    backups: int
+    newest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    archive: str
+    address: str
+    backups: tuple[ListedBackup, ...]
+    windows: tuple[Window, ...]
+    oldest_uncounted: datetime | None
+    """beginning of the range that was compared with the source longest ago"""
+    oldest_uncounted_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    manifest: Manifest
+    chunks: tuple[ChunkRef, ...]
+
+
+def listing(archive: Archive) -> Listing:
+    """Read every manifest and sum it up."""
+    catalog = archive.catalog()
+    heads = catalog.heads()
+    strays = {stray for head in heads for stray in catalog.strays(head)}
+    backups = tuple(
+        _listed(archive.manifest(entry), head=entry in heads, stray=entry in strays) for entry in catalog.entries
+    )
+    longest_ago = oldest(archive.manifest(heads[0]).counted) if heads else None
+    return Listing(
+        archive=archive.record.archive,
+        address=archive.store.address,
+        backups=backups,
+        windows=tuple(window(archive, catalog, head) for head in heads),
+        oldest_uncounted=longest_ago.lo if longest_ago else None,
+        oldest_uncounted_since=longest_ago.at if longest_ago else None,
+    )
+
+
+def shown(archive: Archive, backup: str | None) -> Shown:
+    """Read one backup, by default the newest."""
+    catalog = archive.catalog()
+    entry = catalog.head() if backup is None else catalog.find(backup)
+    if entry is None:
+        raise OutsideWindow(
+            f"{archive.store.address} holds no backup", hint="Run `zbackup backup` to make the first one."
+        )
+    manifest = archive.manifest(entry)
+    return Shown(manifest, tuple(archive.chunks(manifest.log)))
+
+
+def window(archive: Archive, catalog: Catalog, head: BackupName) -> Window:
+    """Return what can be restored of a head's line."""
+    manifest = archive.manifest(head)
+    first = next(archive.chunks(manifest.log), None) or next(iter(manifest.tail), None)
+    return Window(
+        generation=head.generation,
+        first=parse_instant(first.first[0]) if first else None,
+        final=manifest.horizon.at,
+        last=manifest.snapshot,
+        backups=len(catalog.line(head)),
+        newest=head == catalog.head(),
+    )
+
+
+def _listed(manifest: Manifest, *, head: bool, stray: bool) -> ListedBackup:
+    tail = totals_of(manifest.tail)
+    mine = [found for found in manifest.amendments if found.backup == manifest.backup]
+    return ListedBackup(
+        backup=manifest.backup,
+        number=manifest.number,
+        generation=manifest.generation,
+        kind=manifest.kind,
+        parent=BackupName.parse(manifest.parent).backup if manifest.parent else None,
+        started=manifest.started,
+        snapshot=manifest.snapshot,
+        horizon=manifest.horizon.at,
+        events=manifest.sealed.rows,
+        new_events=manifest.new.rows,
+        tail=tail.rows,
+        stored_bytes=manifest.new.stored_bytes
+        + tail.stored_bytes
+        + (manifest.capture.new_bytes if manifest.capture else 0),
+        capture=manifest.capture is not None,
+        amendments=sum(found.added + found.removed + found.changed for found in mine),
+        head=head,
+        stray=stray,
+    )

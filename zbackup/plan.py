@@ -1,0 +1,202 @@
+"""
+Turn a point in time into a plan: which backup answers, what it reads, what it would give and lose.
+
+A point that no backup answers for is an error that prints the window; there is no fallback to anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import NoReturn, TypeVar
+
+from zbackup.archive import find
+from zbackup.archive.archive import Archive
+from zbackup.archive.catalog import Catalog, answering
+from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.archive.names import BackupName
+from zbackup.archive.plan import Cover, Estimate, RestorePlan, first_of, make_plan
+from zbackup.archive.withhold import withheld
+from zbackup.errors import OutsideWindow, UsageError
+from zbackup.event import MICROSECOND, instant_text
+from zbackup.moment import BeforeEvent, Instant, Latest, OfBackup, Position, RestorePoint, point_text
+from zbackup.progress import Report, Step, silent
+
+T = TypeVar("T")
+
+
+def plan(
+    archive: Archive, point: RestorePoint, *, generation: str | None = None, report: Report = silent
+) -> RestorePlan:
+    """
+    Plan a restore and say what it would give and lose.
+
+    Raises:
+        OutsideWindow: no backup of the line answers for the point; the message prints the window.
+        UsageError: a position that several instants share, a backup or generation that is not there.
+
+    """
+    made = resolve(archive, point, generation=generation, report=report)
+    return replace(made, estimate=_estimate(archive, made))
+
+
+def resolve(
+    archive: Archive, point: RestorePoint, *, generation: str | None = None, report: Report = silent
+) -> RestorePlan:
+    """Plan a restore without the estimates, which only a person needs. Raises as `plan` does."""
+    report(Step("plan", point_text(point)))
+    catalog = archive.catalog()
+    if isinstance(point, OfBackup):
+        return _whole(archive, catalog, catalog.find(point.backup), point, generation)
+    head = catalog.head(generation)
+    if head is None:
+        raise OutsideWindow("the archive holds no backup", hint="Run `zbackup backup` first.")
+    if isinstance(point, Latest):
+        return _whole(archive, catalog, head, point, generation)
+    line = catalog.line(head)
+    at = _instant(archive, line, point)
+    manifest = archive.manifest(head)
+    found = answering(line, at)
+    if found is None:
+        _outside(archive, catalog, head, at, point)
+    entry, final = found
+    answer = manifest if entry == head else archive.manifest(entry)
+    made = make_plan(
+        point_text(point),
+        at,
+        answer,
+        archive.chunks(answer.log),
+        head=manifest,
+        final=final,
+        captured=_captured(archive, line, at),
+        others=_others(catalog, head, at),
+    )
+    if not made.chunks and not made.added:
+        _outside(archive, catalog, head, at, point)
+    return made
+
+
+def _whole(
+    archive: Archive, catalog: Catalog, entry: BackupName, point: RestorePoint, generation: str | None
+) -> RestorePlan:
+    if generation is not None and entry.generation != generation:
+        raise UsageError(
+            f"backup {entry.backup} is of generation {entry.generation}, not {generation}",
+            hint="Leave out --generation.",
+        )
+    manifest = archive.manifest(entry)
+    return make_plan(
+        point_text(point),
+        None,
+        manifest,
+        archive.chunks(manifest.log),
+        head=manifest,
+        captured=_captured(archive, catalog.line(entry), entry.snapshot),
+        others=_others(catalog, entry, entry.snapshot),
+    )
+
+
+def _instant(archive: Archive, line: tuple[BackupName, ...], point: Instant | Position | BeforeEvent) -> datetime:
+    match point:
+        case Instant():
+            return point.at
+        case Position():
+            found = _search(archive, line, lambda chunks: find.with_position(archive, chunks, point.value))
+            if not found:
+                _not_found(f"no event has position {point.value:f}", archive, line)
+            if len(found) > 1:
+                raise UsageError(
+                    f"position {point.value:f} is that of events at {len(found)} instants: "
+                    + ", ".join(instant_text(at) for at in sorted(found)),
+                    hint="Choose one of these instants.",
+                )
+            return next(iter(found))
+        case BeforeEvent():
+            key = (point.instance, point.aggregate_type, point.aggregate_id, point.sequence)
+            at = _search(archive, line, lambda chunks: find.with_key(archive, chunks, *key))
+            if at is None:
+                _not_found(f"no event {'/'.join(map(str, key))}", archive, line)
+            return at - MICROSECOND
+
+
+def _search(archive: Archive, line: tuple[BackupName, ...], look: Callable[[list[ChunkRef]], T | None]) -> T | None:
+    """Look into the newest backup, then into what older ones hold besides: rows that vanished since."""
+    seen: set[str] = set()
+    for entry in reversed(line):
+        chunks = [chunk for chunk in find.chunks_of(archive, archive.manifest(entry)) if chunk.name not in seen]
+        if found := look(chunks):
+            return found
+        seen |= {chunk.name for chunk in chunks}
+    return None
+
+
+def _captured(archive: Archive, line: tuple[BackupName, ...], at: datetime) -> Manifest | None:
+    """Return the backup whose capture tells the schema: the latest at or before the instant, else the first after."""
+    older = [entry for entry in reversed(line) if entry.snapshot <= at]
+    newer = [entry for entry in line if entry.snapshot > at]
+    for entry in (*older, *newer):
+        manifest = archive.manifest(entry)
+        if manifest.capture is not None:
+            return manifest
+    return None
+
+
+def _others(catalog: Catalog, head: BackupName, at: datetime) -> Iterator[Cover]:
+    """Yield what else covers the instant: raced backups of the same generation, lines of other ones."""
+    for stray in catalog.strays(catalog.head(head.generation) or head):
+        if stray.snapshot >= at and stray != head:
+            yield Cover(stray.generation, stray.backup, stray.snapshot, _final(stray, at))
+    for other in catalog.heads():
+        if other.generation != head.generation and (found := answering(catalog.line(other), at)):
+            entry, final = found
+            yield Cover(entry.generation, entry.backup, entry.snapshot, final)
+
+
+def _final(entry: BackupName, at: datetime) -> bool:
+    return entry.horizon is not None and entry.horizon > at
+
+
+def _outside(archive: Archive, catalog: Catalog, head: BackupName, at: datetime, point: RestorePoint) -> NoReturn:
+    covers = sorted({cover.generation for cover in _others(catalog, head, at)} - {head.generation})
+    hint = f"Another generation covers it: add --generation {covers[0]}." if covers else (
+        "Choose an instant in the window, or `latest`."
+    )  # fmt: skip
+    asked = point_text(point)
+    also = "" if isinstance(point, Instant) and asked == instant_text(at) else f" ({asked})"
+    raise OutsideWindow(f"{instant_text(at)}{also} is outside {window(archive, archive.manifest(head))}", hint=hint)
+
+
+def _not_found(problem: str, archive: Archive, line: tuple[BackupName, ...]) -> NoReturn:
+    raise OutsideWindow(
+        f"{problem} in {window(archive, archive.manifest(line[-1]))}",
+        hint="Check the value, or choose another generation (`zbackup list`).",
+    )
+
+
+def window(archive: Archive, head: Manifest) -> str:
+    """Say from when to when a line of backups can be restored."""
+    chunks = archive.index(head.log.indexes[0]) if head.log.indexes else (*head.log.chunks, *head.tail)
+    first = next((first_of(chunk) for chunk in chunks if chunk.rows), None)
+    if first is None:
+        return f"the window: generation {head.generation} holds no events"
+    return f"the window {instant_text(first)} … {instant_text(head.snapshot)} of generation {head.generation}"
+
+
+def _estimate(archive: Archive, made: RestorePlan) -> Estimate:
+    catalog = archive.catalog()
+    head = catalog.head(made.generation)
+    newest = find.chunks_of(archive, archive.manifest(head)) if head else ()
+    total = sum(chunk.rows for chunk in newest)
+    if made.at is None:
+        return Estimate(made.totals.rows, 0, 0, max(0, total - made.totals.rows))
+    at = made.at
+    before = [chunk.ref for chunk in made.chunks]
+    sides = find.near(archive, reversed(before), made.after, at)
+    more = find.near(archive, reversed(made.added), made.added, at)
+    return Estimate(
+        events=find.rows_until(archive, before, at),
+        added=find.rows_until(archive, made.added, at),
+        withheld=len(withheld([*sides[0], *more[0]], [*sides[1], *more[1]])),
+        lost=total - find.rows_until(archive, newest, at),
+    )

@@ -1,0 +1,260 @@
+"""
+Prove an archive: that its objects are there, are what they were, and hold what the source holds.
+
+Levels, each with all of those before: `quick` looks whether every object that a backup names exists with its
+size; `default` reads them all and compares digests, and checks that manifests and indexes agree and ranges tile;
+`full` decodes every chunk, counts and hashes its rows and checks their order. `source` compares the newest log
+with a live database, row for row below the horizon.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from zbackup.archive import codec, names
+from zbackup.archive.archive import Archive
+from zbackup.archive.catalog import Catalog
+from zbackup.archive.chunk import ChunkReader, inspect_frame, split_rows
+from zbackup.archive.log import totals
+from zbackup.archive.manifest import Capture, CapturedTable, ChunkRef, Manifest, ObjectRef, RunRecord
+from zbackup.archive.names import BackupName
+from zbackup.archive.plan import tiled
+from zbackup.compare import compare
+from zbackup.errors import ArchiveError, Damaged, ObjectMissing, StoreError
+from zbackup.event import Cursor
+from zbackup.progress import Advance, Report, Step, silent
+
+T = TypeVar("T")
+Level = Literal["quick", "default", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    object: str
+    problem: str
+    hint: str
+    kind: Literal["damage", "source"] = "damage"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    ok: bool
+    level: Level
+    findings: tuple[Finding, ...]
+    backups: int
+    chunks: int
+    objects: int
+    raw_bytes: int
+    """decoded; 0 unless `full`"""
+    orphans: int
+    """objects that no backup names: leftovers of runs that died, or of one that is running"""
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Named:
+    """Every object that some backup names, once."""
+
+    chunks: dict[str, ChunkRef] = field(default_factory=dict[str, ChunkRef])
+    others: dict[str, ObjectRef] = field(default_factory=dict[str, ObjectRef])
+    tables: dict[str, CapturedTable] = field(default_factory=dict[str, CapturedTable])
+    """captured tables by the names of their parts"""
+
+    def size_of(self, name: str) -> int:
+        held = self.chunks.get(name) or self.others[name]
+        return held.stored_bytes
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.chunks
+        yield from self.others
+
+
+def verify(
+    archive: Archive,
+    *,
+    level: Level = "default",
+    source: str | None = None,
+    jobs: int = 2,
+    report: Report = silent,
+) -> VerifyResult:
+    """Look at everything, and return all that is wrong instead of stopping at the first."""
+    return _Verification(archive, level, jobs, report).run(source)
+
+
+class _Verification:
+    def __init__(self, archive: Archive, level: Level, jobs: int, report: Report) -> None:
+        self.archive, self.level, self.jobs, self.report = archive, level, jobs, report
+        self.findings: list[Finding] = []
+        self.raw_bytes = 0
+
+    def run(self, source: str | None) -> VerifyResult:
+        begun = time.monotonic()
+        self.report(Step("verify", self.level))
+        sizes = {stat.name: stat.size for stat in self.archive.objects()}
+        catalog = self._catalog(sizes)
+        named = _Named()
+        manifests = [entry for entry in catalog.entries if self._trying(str(entry), self._manifest, entry, named)]
+        for name in named:
+            if name not in sizes:
+                self._found(name, "is missing", "Restore it from another copy of the archive.")
+            elif sizes[name] != named.size_of(name):
+                self._found(name, f"has {sizes[name]} bytes, {named.size_of(name)} are named", "Restore another copy.")
+        if self.level != "quick":
+            self._read_everything(named, sizes)
+        if source is not None:
+            self._compare(catalog, source)
+        self._parents(catalog)
+        held = set(named) | {str(entry) for entry in catalog.entries}
+        orphans = [name for name in sizes if name not in held and name.startswith((names.EVENTS, names.TABLES))]
+        return VerifyResult(
+            ok=not self.findings,
+            level=self.level,
+            findings=tuple(self.findings),
+            backups=len(manifests),
+            chunks=len(named.chunks),
+            objects=len(held),
+            raw_bytes=self.raw_bytes,
+            orphans=len(orphans),
+            seconds=time.monotonic() - begun,
+        )
+
+    def _catalog(self, sizes: dict[str, int]) -> Catalog:
+        entries: list[str] = []
+        for name in sizes:
+            if name.startswith(names.MANIFESTS) and self._trying(name, BackupName.parse, name):
+                entries.append(name)
+        return Catalog.of(entries)
+
+    def _parents(self, catalog: Catalog) -> None:
+        known = {(entry.generation, entry.random) for entry in catalog.entries}
+        for entry in catalog.entries:
+            if entry.parent is not None and (entry.generation, entry.parent) not in known:
+                self._found(
+                    str(entry), f"the backup it continues ({entry.parent}) is missing", "Look for its manifest."
+                )
+
+    def _manifest(self, entry: BackupName, named: _Named) -> None:
+        """Collect what a backup names, proving its records and that its ranges tile."""
+        manifest = self.archive.manifest(entry)
+        log: list[ChunkRef] = list(manifest.log.chunks)
+        for index in reversed(manifest.log.indexes):
+            named.others[index.name] = ObjectRef(index.name, index.sha256, index.stored_bytes)
+            if held := self._value(index.name, lambda index=index: self.archive.index(index)):
+                log[:0] = held
+        for chunk in (*log, *manifest.tail, *(part for found in manifest.amendments for part in found.rows)):
+            named.chunks[chunk.name] = chunk
+        if manifest.capture is not None:
+            reference = manifest.capture
+            named.others[reference.name] = ObjectRef(reference.name, reference.sha256, reference.stored_bytes)
+            if capture := self._value(reference.name, lambda: self.archive.capture(reference)):
+                _name_capture(capture, named)
+        if self.level != "quick":
+            self._agrees(entry, manifest, log)
+
+    def _agrees(self, entry: BackupName, manifest: Manifest, log: list[ChunkRef]) -> None:
+        tiled(log, manifest.tail)
+        counted = (sum(chunk.rows for chunk in log), sum(chunk.raw_bytes for chunk in log), len(log))
+        wanted = totals(manifest.log)
+        if counted != (wanted.rows, wanted.raw_bytes, wanted.chunks) or wanted != manifest.sealed:
+            raise Damaged(f"{entry}: its chunks do not add up to its totals", hint="Restore from another backup.")
+        if log and manifest.horizon.at is not None and log[-1].hi > manifest.horizon.at:
+            raise Damaged(f"{entry}: its log reaches above its horizon", hint="Restore from another backup.")
+
+    def _read_everything(self, named: _Named, sizes: dict[str, int]) -> None:
+        total = sum(named.size_of(name) for name in named)
+
+        def one(name: str) -> None:
+            if name not in sizes:
+                return
+            self._trying(name, self._prove, name, named)
+            self.report(Advance(0, named.size_of(name), total_bytes=total))
+
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for _ in pool.map(one, named):
+                pass
+        for name in sizes:
+            if name.startswith(names.RUNS):
+                self._trying(name, lambda name=name: codec.load(self.archive.store.get(name), RunRecord, name))
+
+    def _prove(self, name: str, named: _Named) -> None:
+        chunk = named.chunks.get(name)
+        if self.level == "full" and chunk is not None:
+            self._decode(chunk)
+        elif self.level == "full" and name in named.tables:
+            for block in self.archive.read_object(named.others[name]):
+                self.raw_bytes += len(block)
+        else:
+            held = chunk or named.others[name]
+            digest = hashlib.sha256()
+            with closing(self.archive.store.open(name)) as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+            if digest.hexdigest() != held.sha256:
+                raise Damaged(f"{name}: its bytes do not have their digest", hint="Restore it from another copy.")
+
+    def _decode(self, chunk: ChunkRef) -> None:
+        """Decode a chunk and check every row's place."""
+        last: Cursor | None = None
+        with closing(self.archive.store.open(chunk.name)) as stream:
+            reader = ChunkReader(stream, chunk.name, chunk)
+            for frame in reader:
+                rows = split_rows(frame)
+                try:
+                    facts = inspect_frame(rows, last)
+                except (ValueError, IndexError) as error:
+                    raise Damaged(f"{chunk.name}: {error}", hint="Restore it from another copy.") from error
+                last = facts.last
+                self.raw_bytes += len(frame)
+            trailer = reader.trailer
+        if sum(trailer.instances.values()) != trailer.rows or sum(trailer.aggregate_types.values()) != trailer.rows:
+            raise Damaged(f"{chunk.name}: its counts do not add up", hint="Restore it from another copy.")
+
+    def _compare(self, catalog: Catalog, source: str) -> None:
+        head = catalog.head()
+        if head is None:
+            return
+        for difference in compare(
+            self.archive, self.archive.manifest(head), source, jobs=self.jobs, report=self.report
+        ):
+            self.findings.append(
+                Finding(
+                    difference.chunk,
+                    difference.text,
+                    "Run `zbackup backup --audit` if the source is right; if the archive is, look at what changed it.",
+                    "source",
+                )
+            )
+
+    def _value(self, name: str, read: Callable[[], T]) -> T | None:
+        """Read something, or note why it cannot be read."""
+        values: list[T] = []
+        self._trying(name, lambda: values.append(read()))
+        return values[0] if values else None
+
+    def _trying(self, name: str, call: Callable[..., object], *values: object) -> bool:
+        try:
+            call(*values)
+        except (ArchiveError, StoreError) as error:
+            if not isinstance(error, Damaged | ObjectMissing) and isinstance(error, StoreError):
+                raise
+            self._found(name, error.message, error.hint)
+            return False
+        return True
+
+    def _found(self, name: str, problem: str, hint: str) -> None:
+        self.findings.append(Finding(name, problem, hint))
+
+
+def _name_capture(capture: Capture, named: _Named) -> None:
+    for ref in filter(None, (capture.pre_data, capture.post_data)):
+        named.others[ref.name] = ref
+    for table in capture.tables:
+        for part in table.parts:
+            named.others[part.name] = part
+            named.tables[part.name] = table
