@@ -1,0 +1,218 @@
+"""The program as a whole: help, version, exit codes, how it starts and ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+import typer
+
+from tests.cli.conftest import start
+from zbackup import __version__, errors
+from zbackup.cli.main import app, exit_codes
+from zbackup.cli.reference import cli_page, configuration_page
+from zbackup.errors import ZbackupError
+
+from .conftest import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Zbackup
+
+GROUP: Any = typer.main.get_command(app)
+COMMANDS = sorted(GROUP.commands)
+
+
+def test_every_class_of_error_is_drawn_with_its_code() -> None:
+    """
+    The tree in errors.py, the help and the classes agree.
+    """
+
+    def below(kind: type[ZbackupError]) -> dict[str, int]:
+        return {kind.__name__: kind.exit_code} | {
+            name: code for child in kind.__subclasses__() for name, code in below(child).items()
+        }
+
+    of_errors = {name: code for name, code in below(ZbackupError).items() if hasattr(errors, name)}
+    told = {name: code for code, name, _ in exit_codes() if name}
+    assert told.items() <= of_errors.items()
+    assert set(told.values()) == set(of_errors.values())
+    assert all("..." not in meaning for _, _, meaning in exit_codes())
+
+
+def test_help_lists_commands_and_exit_codes(process: Zbackup) -> None:
+    ran = process("--help")
+
+    assert ran.code == 0
+    assert ran.err == ""
+    assert all(re.search(rf"^  {command} ", ran.out, re.MULTILINE) for command in COMMANDS)
+    assert all(f"{code:>3}  {meaning}"[:70] in ran.out for code, _, meaning in exit_codes())
+
+
+def test_starting_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['zbackup', '--help']\n"
+        "from zbackup.cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'boto3', 'botocore', 'psycopg', 'zstandard', 'yaml', 'rich.progress'} & set(sys.modules)\n"
+        "heavy |= {name for name in sys.modules if name.startswith(('zbackup.archive', 'zbackup.store', "
+        "'zbackup.database'))}\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_version_is_printed(process: Zbackup) -> None:
+    assert process("--version").out == f"zbackup {__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_the_common_options(zbackup: Zbackup, command: str) -> None:
+    names = {name for one in GROUP.commands[command].params for name in one.opts}
+
+    assert {"--config", "--json", "--debug"} <= names
+
+
+def test_the_pages_are_what_the_program_takes() -> None:
+    """
+    docs/cli.md and the table of docs/configuration.md are up to date; else run `python -m zbackup.cli.reference docs`.
+    """
+    assert (ROOT / "docs/cli.md").read_text() == cli_page()
+    configuration = (ROOT / "docs/configuration.md").read_text()
+    assert configuration == configuration_page(configuration)
+    assert "| `audit_budget` |" in configuration
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "no command"),
+        (("bakcup",), "backup"),
+        (("backup", "--arcive", "x"), "--arcive"),
+        (("list",), "--archive"),
+        (("list", "--archive", "x", "surplus"), "surplus"),
+        (("list", "--archive"), "--archive"),
+        (("list", "--archive", "ftp://x/y"), "ftp"),
+        (("list", "--archive", "x", "--s3-endpoint", "http://127.0.0.1:1"), "--s3-endpoint"),
+        (("list", "--archive", "x", "--config", "none.toml"), "none.toml"),
+        (("backup", "--archive", "x"), "--zitadel-config"),
+        (("backup", "--archive", "x", "--source", ""), "PGHOST"),
+        (("backup", "--archive", "x", "--source", "service=x", "--zitadel-config", "y"), "--source"),
+        (("backup", "--archive", "x", "--source", "service=x", "--jobs", "0"), "--jobs"),
+        (("backup", "--archive", "x", "--no-capture", "--pg-dump", "/usr/bin/pg_dump"), "--pg-dump"),
+        (("backup", "--archive", "x", "--fence", "service=x", "--standby-lag", "1s"), "--standby-lag"),
+        (("restore", "--archive", "x"), "--target"),
+        (("plan", "--archive", "x", "--at", "yesterday"), "yesterday"),
+        (("plan", "--archive", "x", "--at", "2026-11-23T08:00"), "time zone"),
+        (("verify", "--archive", "x", "--quick", "--full"), "--full"),
+        (("doctor",), "--archive"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2(zbackup: Zbackup, arguments: tuple[str, ...], words: str) -> None:
+    """
+    As text it is told on stderr; as JSON it is the last and only record; nothing else is printed.
+    """
+    ran, as_json = zbackup(*arguments), zbackup(*arguments, "--json")
+
+    assert (ran.code, ran.out) == (2, "")
+    assert words in ran.err
+    assert ran.err.startswith("error: ")
+    if arguments and arguments[-1] != "--archive":
+        assert (as_json.code, as_json.err) == (2, "")
+        assert as_json.result["class"] == "UsageError"
+        assert as_json.result["exit_code"] == 2
+        assert words in f"{as_json.result['message']} {as_json.result['hint']}"
+
+
+def test_settings_of_other_commands_do_no_harm(zbackup: Zbackup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What is refused as a flag without effect may stand in the environment.
+    """
+    monkeypatch.setenv("ZBACKUP_S3_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("ZBACKUP_PROOF", "full")
+
+    assert zbackup("list", "--archive", "nowhere").code == 20
+
+
+def test_an_archive_that_is_not_there(zbackup: Zbackup, bare: Path) -> None:
+    (bare / "empty").mkdir()
+
+    assert zbackup("list", "--archive", str(bare / "none")).code == 20
+    assert zbackup("list", "--archive", str(bare / "empty")).code == 30
+
+
+def test_a_bug_ends_with_1_and_a_way_to_report_it(zbackup: Zbackup, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr("zbackup.config.resolve", broken)
+    ran = zbackup("config")
+    assert (ran.code, ran.out) == (1, "")
+    assert "ZeroDivisionError" in ran.err
+    assert "Traceback" not in ran.err
+    assert "Traceback" in zbackup("config", "--debug").err
+    assert "Traceback" in zbackup("config", "--debug", "--json").result["traceback"]
+
+
+def test_a_reader_that_goes_away_is_no_failure(bare: Path) -> None:
+    ran = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m zbackup config; echo $? >&2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+        preexec_fn=lambda: sys.stdout.close(),
+    )
+    assert ran.stderr == "0\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_signal_ends_it_cleanly(archive: str, source: str, number: signal.Signals, form: str) -> None:
+    """
+    A backup that is told to stop while it waits ends with 130, says so in its last line, commits nothing.
+    """
+    with psycopg.connect(source) as writer:
+        writer.execute("LOCK TABLE eventstore.events2 IN ACCESS EXCLUSIVE MODE")
+        flags = ("--json",) if form == "json" else ()
+        with start("backup", "--archive", archive, "--source", source, *flags) as child:
+            assert child.stdout is not None
+            assert child.stderr is not None
+            progress = child.stdout if form == "json" else child.stderr
+            assert "connect" in progress.readline()
+            time.sleep(1)  # somewhere behind the lock
+            child.send_signal(number)
+            out, err = child.communicate(timeout=30)
+
+    assert child.returncode == 130
+    assert "Traceback" not in out + err
+    last = (out if form == "json" else err).strip().splitlines()
+    assert "Interrupted" in last[-1] if form == "json" else "stopped by a signal" in "".join(last[-2:])
+
+
+def test_a_second_signal_ends_it_at_once(bare: Path) -> None:
+    """
+    A server that accepts and never answers holds the program in a call; the second Ctrl-C does not wait for it.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dsn = f"host=127.0.0.1 port={server.getsockname()[1]} sslmode=disable"
+        with start("backup", "--archive", str(bare), "--source", dsn) as child:
+            time.sleep(3)
+            for _ in range(2):
+                if child.poll() is None:
+                    child.send_signal(signal.SIGINT)
+                time.sleep(0.5)
+            child.communicate(timeout=10)
+
+    assert child.returncode in {130, 30}

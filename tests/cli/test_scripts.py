@@ -1,0 +1,95 @@
+"""The scripts that people and CI start do what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fix_postgres import VERSIONS
+
+ROOT = Path(__file__).parents[2]
+
+needs_postgres = pytest.mark.skipif(not VERSIONS, reason="no PostgreSQL server on this machine")
+
+
+def run(folder: Path, module: str, *arguments: str) -> str:
+    """Run a script's module with `folder` as the place for temporary files; return what it printed."""
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that the server's user may enter, which pytest's own are not."""
+    place = Path("/tmp") / f"zb-scripts-{os.getpid()}"
+    place.mkdir(mode=0o755)
+    return place
+
+
+@needs_postgres
+@pytest.mark.slow
+def test_the_demo_ends_well_and_leaves_nothing(folder: Path) -> None:
+    """
+    scripts/demo restores what a DELETE took away, says so in ten lines, and removes all its files.
+    """
+    output = run(folder, "scripts.demo")
+
+    lines = output.partition("=== What this showed ===\n")[2].splitlines()
+    assert len(lines) == 10
+    assert "equal those before the disaster" in lines[-2]
+    folder.rmdir()
+
+
+@needs_postgres
+@pytest.mark.slow
+def test_the_bench_compares_ours_with_theirs(folder: Path, tmp_path: Path) -> None:
+    """
+    scripts/bench prints ratios and writes every figure as JSON.
+    """
+    output = run(folder, "scripts.bench", "--events", "3000", "--output", str(tmp_path / "bench.json"))
+
+    assert "restore  zbackup restore takes" in output
+    report = json.loads((tmp_path / "bench.json").read_text())
+    assert report["facts"]["events"] == 3000
+    assert {"zbackup backup / pg_dump -Fc -Z1", "zbackup restore / pg_restore -j2"} < set(report["ratios"])
+    assert all(figure["peak_rss_bytes"] > 1 << 20 for figure in report["figures"])
+    folder.rmdir()
+
+
+def test_the_lock_names_no_host_and_hashes_everything() -> None:
+    """
+    requirements.txt pins each package with hashes and leaves the choice of the registry to the machine.
+    """
+    text = (ROOT / "requirements.txt").read_text()
+    pinned = re.findall(
+        r"^[a-z0-9][\w.-]*==[^\n]*\\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", text, re.MULTILINE
+    )
+
+    assert "://" not in text
+    assert len(pinned) == len(re.findall(r"^\w", text, re.MULTILINE)) > 50
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "test", "check", "demo", "bench", "lock", "../.ci/run"])
+def test_scripts_can_be_run(name: str) -> None:
+    """
+    Each script is executable and is valid bash.
+    """
+    script = ROOT / "scripts" / name
+
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0

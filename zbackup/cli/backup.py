@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zbackup.cli import options
+from zbackup.cli.job import Job
+
+if TYPE_CHECKING:
+    from zbackup.backup import BackupOptions
+
+
+def backup(
+    context: options.Context,
+    archive: options.Archive = None,
+    source: options.Source = None,
+    zitadel_config: options.ZitadelConfig = None,
+    fence: options.Fence = None,
+    capture: options.Capture = None,
+    audit: options.Audit = None,
+    audit_budget: options.AuditBudget = None,
+    jobs: options.Jobs = None,
+    horizon_margin: options.HorizonMargin = None,
+    horizon_wait: options.HorizonWait = None,
+    standby_lag: options.StandbyLag = None,
+    lock_timeout: options.LockTimeout = None,
+    pg_dump: options.PgDump = None,
+    spool: options.Spool = None,
+    chunk_bytes: options.ChunkBytes = None,
+    s3_endpoint: options.S3Endpoint = None,
+    s3_addressing: options.S3Addressing = None,
+    config: options.Config = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """
+    Back up what is new.
+
+    That is everything the first time, an increment from then on.
+    """
+    with Job(locals()) as job:
+        from zbackup import backup as use_case
+        from zbackup.cli.records import backup_record
+        from zbackup.cli.texts import backup_lines
+
+        if job.settings.text("fence") is not None:
+            job.no_effect("standby_lag", "the horizon is settled at the primary")
+        if not job.settings.switch("capture"):
+            job.no_effect("pg_dump", "nothing is captured")
+        found = job.source()
+        result = use_case.backup(
+            job.archive(), found.dsn, _options(job), fence=job.settings.text("fence"), report=job.report
+        )
+        job.output.result("backup", backup_record(result), backup_lines(result))
+
+
+def _options(job: Job) -> BackupOptions:
+    from zbackup.backup import BackupOptions
+
+    settings = job.settings
+    return BackupOptions(
+        jobs=settings.whole("jobs"),
+        capture=settings.switch("capture"),
+        audit=settings.switch("audit"),
+        audit_budget=settings.duration("audit_budget"),
+        margin=settings.duration("horizon_margin"),
+        horizon_wait=settings.duration("horizon_wait"),
+        standby_lag=settings.duration("standby_lag"),
+        lock_timeout=settings.duration("lock_timeout"),
+        pg_dump=settings.text("pg_dump"),
+        spool=settings.text("spool"),
+        chunk_bytes=settings.whole("chunk_bytes"),
+    )

@@ -1,0 +1,168 @@
+"""
+One command under way: its settings, and the archive and connections they lead to.
+
+The source is, first found: --source, ZBACKUP_SOURCE or `source` in TOML against --zitadel-config,
+ZBACKUP_ZITADEL_CONFIG or `zitadel_config`, whichever was given more directly; ZITADEL_… variables; libpq's own
+PG… variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from zbackup import config, dsn
+from zbackup.errors import UsageError
+
+if TYPE_CHECKING:
+    from zbackup.archive.archive import Archive
+    from zbackup.cli.render import Output
+    from zbackup.moment import RestorePoint
+    from zbackup.progress import Report
+    from zbackup.settings import Setting
+    from zbackup.store.base import Store
+    from zbackup.zitadel.config_file import ZitadelConfig
+
+_STRENGTH = ("default", "file", "environment", "flag")
+
+# By any of these libpq alone finds a server that somebody meant.
+_LIBPQ = ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE", "PGUSER", "PGPORT")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    dsn: str
+    origin: str
+    zitadel: ZitadelConfig | None = None
+
+
+class Job:
+    """What a command works with; to be used as a context, which closes what was opened."""
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        """Take the arguments of a command function: its `locals()`, with the typer context as `context`."""
+        self.output: Output = arguments["context"].obj
+        self.now = datetime.now(UTC)
+        self.environ = config.environment()
+        self.settings = config.resolve(arguments, self.environ, arguments["config"])
+        self.output.hide(config.secrets(self.settings, self.environ))
+        self._opened = ExitStack()
+        self._archive: Archive | None = None
+
+    def __enter__(self) -> Self:
+        for stray in self.settings.strays:
+            self.output.warning(stray)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    @property
+    def report(self) -> Report:
+        return self.output.report
+
+    def flag(self, name: str) -> str | None:
+        """The flag that set a setting; None when something else did."""
+        origin = self.settings[name].origin
+        return origin.name if origin.kind == "flag" else None
+
+    def no_effect(self, name: str, why: str) -> None:
+        """Refuse a flag that would change nothing. Elsewhere a setting may stand for other commands."""
+        if flag := self.flag(name):
+            raise UsageError(f"{flag} would have no effect: {why}", hint="Leave it out.")
+
+    def store(self, *, create: bool = False) -> Store:
+        from zbackup.store.address import open_store
+
+        address = self.settings.text("archive")
+        if not address:
+            raise UsageError(
+                "no archive is given",
+                hint="Give --archive ADDRESS, set ZBACKUP_ARCHIVE, or write archive = … into zbackup.toml.",
+            )
+        bucket = address.lower().startswith("s3:")
+        store = open_store(
+            address,
+            s3_endpoint=self._s3("s3_endpoint", bucket=bucket),
+            s3_addressing=self._s3("s3_addressing", bucket=bucket),
+            create=create,
+            report=self.report,
+        )
+        self._opened.callback(store.close)
+        return store
+
+    def archive(self) -> Archive:
+        from zbackup.archive.archive import Archive
+
+        if self._archive is None:
+            self._archive = Archive.open(self.store())
+        return self._archive
+
+    def source(self) -> Connection:
+        """Find the source's connection. Raises UsageError that names all the ways when there is none."""
+        found = self.find_source()
+        if found is None:
+            raise UsageError(
+                "no source is given",
+                hint="Give --source DSN or --zitadel-config FILE, set ZBACKUP_SOURCE, ZITADEL_DATABASE_POSTGRES_… "
+                "or libpq's PGHOST, PGSERVICE …, or write source = … into zbackup.toml.",
+            )
+        return found
+
+    def find_source(self) -> Connection | None:
+        """Find the source's connection, None when nothing names one."""
+        from zbackup.zitadel import config_file
+
+        plain, files = self.settings["source"], self.settings["zitadel_config"]
+        if plain.value is not None and files.value is not None and _strength(plain) == _strength(files):
+            raise UsageError(
+                f"both source ({plain.origin}) and zitadel_config ({files.origin}) say what to read",
+                hint="Keep one of them.",
+            )
+        if plain.value is not None and _strength(plain) > _strength(files):
+            if plain.value == "" and not self._libpq():
+                raise UsageError(
+                    f"source ({plain.origin}) is empty, and no PG… variable says what libpq should connect to",
+                    hint=f"Set one of {', '.join(_LIBPQ)}, or write the DSN out.",
+                )
+            return Connection(str(plain.value), str(plain.origin))
+        if files.value is not None or config_file.names_database(self.environ):
+            read = config_file.read_config(self.settings.files("zitadel_config"), self.environ)
+            self.output.hide(dsn.secrets(read.dsn))
+            for note in read.not_understood:
+                self.output.warning(f"ZITADEL's configuration: {note}")
+            return Connection(read.dsn, read.origin, read)
+        return Connection("", "libpq's PG… variables") if self._libpq() else None
+
+    def target(self) -> str:
+        """Find the target. There is no other way than by its own name: nothing is restored by accident."""
+        target = self.settings.text("target")
+        if target is None:
+            raise UsageError(
+                "no target is given",
+                hint="Give --target DSN, set ZBACKUP_TARGET, or write target = … into zbackup.toml.",
+            )
+        if not target and not self._libpq():
+            raise UsageError("the target is empty, and no PG… variable says where it is")
+        return target
+
+    def point(self, text: str) -> RestorePoint:
+        from zbackup.moment import parse_point
+
+        return parse_point(text, self.now)
+
+    def _libpq(self) -> bool:
+        return any(self.environ.get(name) for name in _LIBPQ)
+
+    def _s3(self, name: str, *, bucket: bool) -> str | None:
+        # A default must not override AWS's own configuration; a folder takes no S3 settings but wrong flags.
+        setting = self.settings[name]
+        wanted = setting.origin.kind == "flag" or (bucket and setting.origin.kind != "default")
+        return self.settings.text(name) if wanted else None
+
+
+def _strength(setting: Setting) -> int:
+    return _STRENGTH.index(setting.origin.kind)

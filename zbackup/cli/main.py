@@ -1,0 +1,169 @@
+"""
+The program: its commands, and how it ends.
+
+Every error becomes a message and an exit code of its own, see errors.py. Ctrl-C and SIGTERM stop the workers at
+their next report and end the program cleanly; a second one, or a worker that hangs, ends it at once. What a run
+leaves behind then is what a crash leaves: objects that no backup names.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zbackup import __version__, config, dsn, errors
+from zbackup.cli import backup, doctor, init, plan, restore, show, verify
+from zbackup.cli import config as config_command
+from zbackup.cli import list as list_command
+from zbackup.cli.options import Context
+from zbackup.cli.render import Output
+from zbackup.errors import Interrupted, UsageError, ZbackupError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+# Kubernetes kills 30 s after SIGTERM; before that we end by ourselves.
+GRACE_SECONDS = 20.0
+
+STOPPED = "stopped by a signal"
+
+_LINE = re.compile(r"^ +(?P<name>\w+) +(?P<code>\d+) +(?P<meaning>.+)$", re.MULTILINE)
+
+
+def exit_codes() -> tuple[tuple[int, str, str], ...]:
+    """Return code, name and meaning of every class of error, as errors.py draws them."""
+    codes = [(0, "", "done"), (1, "ZbackupError", "a bug of zbackup")]
+    family = ""
+    for line in _LINE.finditer(errors.__doc__ or ""):
+        meaning = line["meaning"].replace("...", family)
+        family = family if "..." in line["meaning"] else meaning
+        codes.append((int(line["code"]), line["name"], meaning))
+    return tuple(codes)
+
+
+def _epilog() -> str:
+    # \b keeps the lines as they are.
+    lines = "\n".join(f"{code:>3}  {meaning}" for code, _, meaning in exit_codes())
+    return f"\b\nExit codes:\n{lines}"
+
+
+app = typer.Typer(
+    name="zbackup",
+    help="Backup and point-in-time restore of ZITADEL's event log.",
+    epilog=_epilog(),
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _zbackup(
+    context: Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        output: Output = context.obj
+        output.text(f"zbackup {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise UsageError("no command is given", hint="`zbackup --help` lists them.")
+
+
+for name, command in {
+    "init": init.init,
+    "doctor": doctor.doctor,
+    "backup": backup.backup,
+    "list": list_command.list_,
+    "show": show.show,
+    "plan": plan.plan,
+    "restore": restore.restore,
+    "verify": verify.verify,
+    "config": config_command.config,
+}.items():
+    app.command(name)(command)
+
+
+def main(arguments: Sequence[str], output: Output) -> int:
+    """Run one command and return its exit code."""
+    output.hide(config.secrets(None, config.environment()))
+    for argument in arguments:
+        value = argument.partition("=")[2] if argument.startswith("--") else argument
+        if dsn.may_hold_secret(value):
+            output.hide(dsn.secrets(value))
+    try:
+        command = typer.main.get_command(app)
+        code = command.main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
+        if code == Interrupted.exit_code:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        return code if isinstance(code, int) else 0
+    except Exception as error:
+        stopped = output.stopping.is_set() and not isinstance(error, Interrupted)
+        return _end(output, _stopped() if stopped else _known(error))
+    except KeyboardInterrupt:
+        return _end(output, _stopped())
+    finally:
+        output.close()
+
+
+def run() -> None:
+    """Run the program (the entry point)."""
+    arguments = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    output = Output(sys.stdout, sys.stderr, as_json="--json" in arguments, debug="--debug" in arguments)
+
+    def give_up() -> None:
+        output.error(Interrupted(f"{STOPPED}; something did not end within {GRACE_SECONDS:g} s"))
+        os._exit(Interrupted.exit_code)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        if output.stopping.is_set():
+            os._exit(Interrupted.exit_code)
+        output.stopping.set()
+        timer = threading.Timer(GRACE_SECONDS, give_up)
+        timer.daemon = True
+        timer.start()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    sys.exit(main(arguments, output))
+
+
+def _stopped() -> Interrupted:
+    return Interrupted(
+        STOPPED, hint="What was committed stays. Run the same again; what this run left behind harms nothing."
+    )
+
+
+def _known(error: Exception) -> ZbackupError:
+    """Make an error of ours of whatever came up here."""
+    if isinstance(error, ZbackupError):
+        return error
+    if isinstance(error, typer.TyperException):
+        message = error.format_message()
+        return UsageError(
+            message[:1].lower() + message[1:].rstrip("."),
+            hint="`zbackup --help` lists commands, `zbackup COMMAND --help` their options.",
+        )
+    return ZbackupError(
+        f"unexpected {type(error).__name__}: {error}",
+        hint="This is a bug of zbackup. Run it again with --debug and report what it says.",
+    )
+
+
+def _end(output: Output, error: ZbackupError) -> int:
+    output.error(error, traceback.format_exc())
+    return error.exit_code

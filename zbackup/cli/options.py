@@ -1,0 +1,66 @@
+"""The options that commands share, declared once, with help and variable from the table of settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from zbackup.settings import KNOWN, default_text
+
+Context = typer.Context
+
+
+def _of(name: str, metavar: str = "") -> Any:
+    """Declare the option of a setting; its default is the setting's, so that its origin stays known."""
+    known = KNOWN[name]
+    default = default_text(known)
+    extra = f"{known.variable}; default {default}" if default else known.variable
+    flag = f"{known.flag}/--no-{known.flag[2:]}" if known.kind == "switch" else known.flag
+    metavar = metavar or "|".join(known.choices) or known.kind.upper()
+    return typer.Option(
+        flag,
+        help=f"{known.help} [{extra}]",
+        show_default=False,
+        metavar=None if known.kind == "switch" else metavar,
+    )
+
+
+Archive = Annotated[str | None, _of("archive", "ADDRESS")]
+Source = Annotated[str | None, _of("source", "DSN")]
+Target = Annotated[str | None, _of("target", "DSN")]
+Fence = Annotated[str | None, _of("fence", "DSN")]
+ZitadelConfig = Annotated[list[str] | None, _of("zitadel_config", "FILE")]
+S3Endpoint = Annotated[str | None, _of("s3_endpoint")]
+S3Addressing = Annotated[str | None, _of("s3_addressing")]
+Jobs = Annotated[str | None, _of("jobs", "N")]
+Capture = Annotated[bool | None, _of("capture")]
+Audit = Annotated[bool | None, _of("audit")]
+AuditBudget = Annotated[str | None, _of("audit_budget")]
+HorizonMargin = Annotated[str | None, _of("horizon_margin")]
+HorizonWait = Annotated[str | None, _of("horizon_wait")]
+StandbyLag = Annotated[str | None, _of("standby_lag")]
+LockTimeout = Annotated[str | None, _of("lock_timeout")]
+PgDump = Annotated[str | None, _of("pg_dump", "PATH")]
+Spool = Annotated[str | None, _of("spool", "FOLDER")]
+ChunkBytes = Annotated[str | None, _of("chunk_bytes")]
+Proof = Annotated[str | None, _of("proof")]
+
+At = Annotated[
+    str,
+    typer.Option(
+        metavar="WHEN",
+        help="The moment: latest, an instant with Z, offset or [Area/City], `2h ago`, position:DECIMAL, "
+        "before:INSTANCE/TYPE/AGGREGATE/SEQUENCE or backup:ID.",
+    ),
+]
+Generation = Annotated[
+    str | None, typer.Option(metavar="ID", help="The generation to answer from, instead of the newest.")
+]
+
+Config = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="TOML file with settings. [ZBACKUP_CONFIG]", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout (docs/json-output.md).")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]

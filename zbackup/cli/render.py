@@ -1,0 +1,268 @@
+"""
+Everything that goes out: progress and errors for people on stderr, results on stdout, JSON lines on stdout.
+
+The only place that prints. Messages pass through a filter that knows the secrets of this run; what is shown of
+a setting was masked before (settings.py). A reader that went away stops the printing, not the work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TextIO
+
+from zbackup.cli.records import Record, error_record, plain
+from zbackup.cli.texts import count, duration, size
+from zbackup.dsn import MASK
+from zbackup.errors import Interrupted, ZbackupError
+from zbackup.progress import Advance, ObjectStored, Progress, Retrying, Step, Warned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+# JSON records of rows moved come at most this often, lines of text without a terminal less so.
+RECORD_SECONDS = 1.0
+LINE_SECONDS = 10.0
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(slots=True)
+class Meter:
+    """What was moved in one step."""
+
+    step: str
+    begun: float
+    rows: int = 0
+    raw_bytes: int = 0
+    total_rows: int = 0
+    total_bytes: int = 0
+
+    def add(self, advance: Advance) -> None:
+        self.rows += advance.rows
+        self.raw_bytes += advance.raw_bytes
+        self.total_rows = advance.total_rows or self.total_rows
+        self.total_bytes = advance.total_bytes or self.total_bytes
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """What is done and of how much (0: unknown), in bytes if their total is known, else in rows."""
+        if self.total_bytes or not self.total_rows:
+            return self.raw_bytes, self.total_bytes
+        return self.rows, self.total_rows
+
+    def text(self, now: float) -> str:
+        seconds = max(now - self.begun, 1e-3)
+        done, total = self.progress
+        parts = [f"{count(self.rows)} of {count(self.total_rows)} events" if self.total_rows else ""]
+        if self.rows and not self.total_rows:
+            parts = [f"{count(self.rows)} events"]
+        if self.raw_bytes:
+            parts += [f"{size(self.raw_bytes)}", f"{size(int(self.raw_bytes / seconds))}/s"]
+        if 0 < done < total:
+            parts.append(f"{duration(seconds * (total - done) / done)} left")
+        return ", ".join(filter(None, parts))
+
+
+class Output:
+    """The two streams of one run, as text or as JSON lines. May be used from several threads."""
+
+    def __init__(self, out: TextIO, err: TextIO, *, as_json: bool = False, debug: bool = False) -> None:
+        self.out, self.err, self.as_json, self.debug = out, err, as_json, debug
+        self.stopping = threading.Event()
+        self._lock = threading.RLock()
+        self._secrets: tuple[re.Pattern[str], ...] = ()
+        self._warned: set[str] = set()
+        self._meter: Meter | None = None
+        self._told = 0.0
+        self._bars: Bars | None = None
+        self._task: TaskID | None = None
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """Never let these out in a message."""
+        # Short ones only as words of their own, or nothing would stay readable.
+        longest_first = sorted(secrets, key=len, reverse=True)
+        self._secrets += tuple(
+            re.compile(re.escape(word) if len(word) >= 8 else rf"(?<![^\W_]){re.escape(word)}(?![^\W_])")
+            for word in longest_first
+        )
+
+    def report(self, progress: Progress) -> None:
+        """Show what happens (progress.Report). In a thread of a run that is to stop, raises Interrupted."""
+        if self.stopping.is_set() and threading.current_thread() is not threading.main_thread():
+            raise Interrupted("stopped")
+        with self._lock:
+            match progress:
+                case Step():
+                    self._step(progress)
+                case Advance():
+                    self._advance(progress)
+                case ObjectStored():
+                    self._record("stored", plain(progress))
+                case Retrying():
+                    reason = self._clean(progress.reason)
+                    self._record("retrying", {**plain(progress), "reason": reason})
+                    self._line(f"{progress.what}: trying again, attempt {progress.attempt}: {reason}")
+                case Warned():
+                    self.warning(progress.message, progress.hint)
+
+    def warning(self, message: str, hint: str = "") -> None:
+        message, hint = self._clean(message), self._clean(hint)
+        self._record("warning", {"message": message, "hint": hint})
+        if f"warning: {message}" not in self._warned:
+            self._warned.add(f"warning: {message}")
+            self._line(f"warning: {message}" + (f"\n  {hint}" if hint else ""))
+
+    def note(self, kind: str, record: Record, line: str) -> None:
+        """Tell something between progress and result."""
+        self._record(kind, record)
+        self._line(self._clean(line))
+
+    def result(self, command: str, record: Record, lines: Iterable[str]) -> None:
+        """Give out what the command returned."""
+        self.close()
+        if self.as_json:
+            self._json({"type": "result", "command": command, **self._clean_texts(record)})
+        else:
+            told = (self._clean(line) for line in lines)
+            self._write(self.out, "".join(f"{_visible(line)}\n" for line in told if line not in self._warned))
+
+    def text(self, text: str) -> None:
+        """Give out what is neither (help, version)."""
+        self._write(self.out, f"{text}\n")
+
+    def error(self, error: ZbackupError, trace: str = "") -> None:
+        """Tell why the command failed; `trace` is shown with --debug only."""
+        self.close()
+        message, hint = self._clean(error.message), self._clean(error.hint)
+        trace = self._clean(trace) if self.debug else ""
+        if self.as_json:
+            record = {**error_record(error), "message": message, "hint": hint}
+            self._json({**record, "traceback": trace} if trace else record)
+            return
+        self._write(self.err, _visible(trace + f"error: {message}\n" + (f"  {hint}\n" if hint else "")))
+
+    def close(self) -> None:
+        """End the progress display; may be called twice."""
+        with self._lock:
+            self._finish_step()
+            if self._bars is not None:
+                self._bars.stop()
+                self._bars = None
+
+    def _step(self, step: Step) -> None:
+        self._finish_step()
+        self._record("step", plain(step))
+        self._meter, self._told = Meter(step.name, time.monotonic()), time.monotonic()
+        if self.as_json:
+            return
+        if self.err.isatty():
+            self._bar(step)
+        else:
+            self._line(f"{step.name} {self._clean(step.detail)}".rstrip())
+
+    def _advance(self, advance: Advance) -> None:
+        now = time.monotonic()
+        if self._meter is None:
+            self._meter = Meter("", now)
+        self._meter.add(advance)
+        if self._bars is not None and self._task is not None:
+            done, total = self._meter.progress
+            self._bars.update(self._task, completed=done, total=total or None, moved=self._meter.text(now))
+        elif now - self._told >= (RECORD_SECONDS if self.as_json else LINE_SECONDS):
+            self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        if self._meter is None or not (self._meter.rows or self._meter.raw_bytes):
+            return
+        self._told = now
+        meter = self._meter
+        record = {**plain(meter), "seconds": round(now - meter.begun, 3)}
+        del record["begun"]
+        self._record("progress", record)
+        self._line(f"{meter.step}: {meter.text(now)}")
+
+    def _finish_step(self) -> None:
+        self._tell(time.monotonic())
+        self._meter = None
+        if self._bars is not None and self._task is not None:
+            self._bars.remove_task(self._task)
+        self._task = None
+
+    def _bar(self, step: Step) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn
+        from rich.progress import Progress as Bars
+
+        if self._bars is None:
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.fields[moved]}", markup=False),
+            )
+            self._bars = Bars(*columns, console=Console(file=self.err), transient=True)
+            self._bars.start()
+        name = _visible(f"{step.name} {self._clean(step.detail)}".rstrip())
+        self._task = self._bars.add_task(name, total=None, moved="")
+
+    def _record(self, kind: str, record: Record) -> None:
+        if self.as_json:
+            self._json({"type": kind, "time": plain(datetime.now(UTC)), **record})
+
+    def _line(self, line: str) -> None:
+        if self.as_json:
+            return
+        if self._bars is not None:
+            self._bars.console.print(_visible(line), markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._write(self.err, f"{_visible(line)}\n")
+
+    def _json(self, record: Record) -> None:
+        self._write(self.out, json.dumps(record) + "\n")
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        with self._lock:
+            try:
+                stream.write(text)
+                stream.flush()
+            except BrokenPipeError:
+                with suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+    def _clean(self, text: str) -> str:
+        for secret in self._secrets:
+            text = secret.sub(MASK, text)
+        return text
+
+    def _clean_texts(self, record: Record) -> Record:
+        """Clean what in a result is prose; names and numbers are not."""
+        return {key: self._cleaned(key, value) for key, value in record.items()}
+
+    def _cleaned(self, key: str, value: Any) -> Any:
+        match value:
+            case dict():
+                return self._clean_texts(value)  # pyright: ignore[reportUnknownArgumentType]
+            case list():
+                return [self._cleaned(key, item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+            case str() if key in _PROSE:
+                return self._clean(value)
+            case _:
+                return value
+
+
+_PROSE = frozenset({"warnings", "message", "next_step", "detail", "problem", "hint", "lost", "schema_note"})
+
+
+def _visible(text: str) -> str:
+    """Write control characters out: names from a database must not steer a terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -1,0 +1,287 @@
+"""Results as lines for people."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from zbackup.event import instant_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from zbackup.archive.manifest import Amendment
+    from zbackup.archive.plan import RestorePlan
+    from zbackup.backup import BackupResult
+    from zbackup.config import Settings
+    from zbackup.doctor import DoctorResult
+    from zbackup.init import InitResult
+    from zbackup.inspect import Listing, Shown
+    from zbackup.restore import RestoreResult
+    from zbackup.source import Blocker
+    from zbackup.verify import VerifyResult
+
+
+def count(number: int) -> str:
+    return f"{number:,}"
+
+
+def size(number: int) -> str:
+    if number < 1024:
+        return f"{number} B"
+    amount = float(number)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1024:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d} min"
+
+
+def when(instant: datetime | None, missing: str = "none yet") -> str:
+    return missing if instant is None else instant_text(instant)
+
+
+def short(instant: datetime | None) -> str:
+    return "-" if instant is None else f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+
+
+def _edge(instant: datetime) -> str:
+    """Write one end of a range; those of the whole log are no dates."""
+    if instant.year == 1:
+        return "the beginning"
+    return "the end" if instant.year == 9999 else short(instant)
+
+
+def init_lines(result: InitResult) -> Iterator[str]:
+    yield f"archive {result.archive} made at {result.address}"
+    yield from _pairs(result.store.items())
+
+
+def backup_lines(result: BackupResult) -> Iterator[str]:
+    yield f"backup {result.backup} ({result.kind}, generation {result.generation})"
+    pairs = {
+        "sealed": f"{count(result.events)} events",
+        "tail": f"{count(result.tail)} events",
+        "horizon": f"{when(result.horizon)} ({result.horizon_basis})",
+        "recovery point": when(result.recovery_point),
+        "amended": f"{count(result.amended)} old rows" if result.amended else "",
+        "read": size(result.raw_bytes),
+        "stored": size(result.stored_bytes),
+        "capture": f"{count(result.capture.tables)} tables" if result.capture else "none",
+        "time": duration(result.seconds),
+    }
+    yield from _pairs(pairs.items())
+    yield from _blockers(result.blockers)
+    yield from _amendments(result.amendments)
+    yield from _warnings(result.warnings)
+
+
+def listing_lines(listing: Listing) -> Iterator[str]:
+    if not listing.backups:
+        yield f"{listing.address} holds no backup yet"
+        return
+    rows = [("BACKUP", "KIND", "GENERATION", "RECOVERY POINT", "HORIZON", "NEW", "TAIL", "STORED", "")]
+    rows += [
+        (
+            backup.backup,
+            backup.kind,
+            backup.generation,
+            short(backup.snapshot),
+            short(backup.horizon),
+            count(backup.new_events),
+            count(backup.tail),
+            size(backup.stored_bytes),
+            ", ".join(_marks(backup.amendments, capture=backup.capture, stray=backup.stray)),
+        )
+        for backup in listing.backups
+    ]
+    yield from _columns(rows)
+    yield ""
+    for window in listing.windows:
+        newest = " (newest)" if window.newest else ""
+        yield f"generation {window.generation}{newest}, {window.backups} backups:"
+        yield f"  any moment from {when(window.first)} to {when(window.last)}, final up to {when(window.final)}"
+    if listing.oldest_uncounted is not None:
+        yield (
+            f"longest not counted at the source: the range from {_edge(listing.oldest_uncounted)}, "
+            f"last counted {when(listing.oldest_uncounted_since, 'never')}"
+        )
+
+
+def shown_lines(shown: Shown) -> Iterator[str]:
+    manifest = shown.manifest
+    source, capture = manifest.source, manifest.capture
+    tail = sum(chunk.rows for chunk in manifest.tail)
+    yield f"backup {manifest.backup} ({manifest.kind}, generation {manifest.generation})"
+    pairs = {
+        "began": when(manifest.started),
+        "ended": when(manifest.finished),
+        "recovery point": when(manifest.snapshot),
+        "horizon": f"{when(manifest.horizon.at)} ({manifest.horizon.basis}, "
+        f"margin {manifest.horizon.margin_seconds:g} s)",
+        "source": f"database {source.database}, PostgreSQL {source.server_version}, "
+        f"ZITADEL {source.zitadel_version or 'unknown'}{', standby' if source.standby else ''}",
+        "system": f"{source.system_identifier}, timeline {source.timeline or 'unknown'}",
+        "table": f"{manifest.table.schema}.{manifest.table.name}",
+        "log": f"{count(manifest.sealed.rows)} events in {count(manifest.sealed.chunks)} chunks, "
+        f"{size(manifest.sealed.stored_bytes)} of {size(manifest.sealed.raw_bytes)}",
+        "sealed by it": f"{count(manifest.new.rows)} events, {size(manifest.new.stored_bytes)}",
+        "tail": f"{count(tail)} events",
+        "capture": f"{count(capture.tables)} tables, {count(capture.rows)} rows, {size(capture.table_bytes)}, "
+        f"{'with' if capture.schema else 'without'} schema"
+        if capture
+        else "none",
+        "made by": f"zbackup {manifest.zbackup}",
+    }
+    yield from _pairs(pairs.items())
+    yield from _blockers(manifest.horizon.blockers)
+    yield from _amendments(manifest.amendments)
+    yield from _warnings(manifest.warnings)
+    yield ""
+    rows = [("FROM", "TO", "EVENTS", "RAW", "STORED", "OBJECT")]
+    rows += [
+        (
+            _edge(chunk.lo),
+            _edge(chunk.hi),
+            count(chunk.rows),
+            size(chunk.raw_bytes),
+            size(chunk.stored_bytes),
+            chunk.name,
+        )
+        for chunk in (*shown.chunks, *manifest.tail)
+    ]
+    yield from _columns(rows)
+
+
+def plan_lines(plan: RestorePlan) -> Iterator[str]:
+    yield f"{plan.point}: from backup {plan.backup} of generation {plan.generation}"
+    estimate = plan.estimate
+    pairs = {
+        "instant": when(plan.at, f"the whole backup, as of {when(plan.snapshot)}"),
+        "final": "yes" if plan.final else "no: later backups may add events to it",
+        "reads": f"{count(plan.totals.chunks)} chunks, {size(plan.totals.stored_bytes)} "
+        f"of {size(plan.totals.raw_bytes)}",
+        "capture": f"of backup {plan.capture.backup}, {when(plan.capture.snapshot)}" if plan.capture else "none",
+    }
+    if estimate is not None:
+        pairs |= {
+            "events": count(estimate.events),
+            "added": f"up to {count(estimate.added)} events by later amendments" if estimate.added else "",
+            "withheld": f"about {count(estimate.withheld)} events, so that every push stays whole"
+            if estimate.withheld
+            else "none",
+            "lost": f"{count(estimate.lost)} events after it" if estimate.lost else "nothing of this archive",
+        }
+    yield from _pairs(pairs.items())
+    for other in plan.others:
+        final = "final" if other.final else "not final"
+        yield f"  also covered by generation {other.generation}, backup {other.backup} ({final})"
+    yield from _warnings(plan.warnings)
+
+
+def restore_lines(result: RestoreResult) -> Iterator[str]:
+    if result.done_before:
+        yield "this restore was already done; nothing was changed"
+    yield f"restored {count(result.events)} events as of {when(result.at)}"
+    pairs = {
+        "from": f"backup {result.backup}, generation {result.generation}",
+        "final": "yes" if result.final else "no: later backups may add events to it",
+        "withheld": f"{count(result.withheld)} events, so that every push stays whole" if result.withheld else "none",
+        "added": f"{count(result.added)} events by later amendments" if result.added else "",
+        "moved aside": f"{count(result.moved_aside)} events of the system" if result.moved_aside else "",
+        "proof": result.proof,
+        "time": duration(result.seconds),
+    }
+    yield from _pairs(pairs.items())
+    yield from _warnings(result.warnings)
+
+
+def verify_lines(result: VerifyResult) -> Iterator[str]:
+    verdict = "ok" if result.ok else f"{count(len(result.findings))} findings"
+    yield (
+        f"{verdict}: {count(result.backups)} backups, {count(result.chunks)} chunks, "
+        f"{count(result.objects)} objects looked at ({result.level})"
+    )
+    if result.raw_bytes:
+        yield f"  decoded {size(result.raw_bytes)} in {duration(result.seconds)}"
+    if result.orphans:
+        yield f"  {count(result.orphans)} objects belong to no backup"
+    for finding in result.findings:
+        yield f"{finding.kind}: {finding.object}: {finding.problem}"
+        yield f"  {finding.hint}"
+
+
+def doctor_lines(result: DoctorResult) -> Iterator[str]:
+    width = max((len(check.name) for check in result.checks), default=0)
+    for check in result.checks:
+        yield f"{check.verdict:<8}{check.name:<{width}}  {check.message}"
+        if check.next_step:
+            yield f"{'':<8}{'':<{width}}  -> {check.next_step}"
+    if result.grants:
+        yield ""
+        yield result.grants
+
+
+def config_lines(settings: Settings) -> Iterator[str]:
+    yield f"file: {settings.file or 'none'}"
+    rows = [("SETTING", "VALUE", "FROM")]
+    rows += [(one.name, "-" if one.shown is None else one.shown, str(one.origin)) for one in settings.all.values()]
+    yield from _columns(rows, numbers=())
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    shown = [(key, value) for key, value in pairs if value]
+    width = max((len(key) for key, _ in shown), default=0)
+    for key, value in shown:
+        yield f"  {key:<{width}}  {value}"
+
+
+def _columns(
+    rows: Sequence[Sequence[str]], numbers: Sequence[str] = ("NEW", "TAIL", "STORED", "EVENTS", "RAW")
+) -> Iterator[str]:
+    """Align a table; the first row holds the titles."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    right = [title in numbers for title in rows[0]]
+    for row in rows:
+        cells = (
+            f"{cell:>{width}}" if flush else f"{cell:<{width}}"
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        )
+        yield "  ".join(cells).rstrip()
+
+
+def _marks(amendments: int, *, capture: bool, stray: bool) -> Iterator[str]:
+    if capture:
+        yield "capture"
+    if amendments:
+        yield f"{count(amendments)} amended"
+    if stray:
+        yield "raced, off the line"
+
+
+def _blockers(blockers: Iterable[Blocker]) -> Iterator[str]:
+    for found in blockers:
+        who = " ".join(filter(None, (found.role, found.application, f"(pid {found.pid})" if found.pid else "")))
+        since = f" since {instant_text(found.since)}" if found.since else ""
+        yield f"  held back by {found.kind} {who}{since}{': ' if found.detail else ''}{found.detail}"
+
+
+def _amendments(amendments: Iterable[Amendment]) -> Iterator[str]:
+    for found in amendments:
+        yield (
+            f"  amended {when(found.lo)} … {when(found.hi)} (backup {found.backup}): "
+            f"{count(found.added)} added, {count(found.removed)} removed, {count(found.changed)} changed"
+        )
+
+
+def _warnings(warnings: Iterable[str]) -> Iterator[str]:
+    for warning in warnings:
+        yield f"warning: {warning}"

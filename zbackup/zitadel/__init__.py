@@ -1,0 +1,1 @@
+"""What is known about ZITADEL: row shapes, tables, its configuration file. Pure; opens no connection."""
