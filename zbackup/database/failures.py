@@ -144,19 +144,21 @@ _MEANINGS = {
     "72000": _Meaning("The snapshot became too old: run the same command again.", retry=True),
     "XX001": _Meaning("The server found its own data damaged: see its log before anything else."),
     "XX002": _Meaning("The server found an index damaged: see its log, and REINDEX."),
+    "policy": _Meaning("A row-level security policy hides rows from the role: ALTER ROLE … BYPASSRLS.", refused=True),
     "pool": _Meaning("The pool has no free process: make it larger, or connect to PostgreSQL itself.", retry=True),
     "ssl": _Meaning("Check sslmode, sslrootcert and the server's certificate."),
     "option": _Meaning("Correct the DSN, its `options`, or the environment (PGOPTIONS, PGSERVICE)."),
 }
 
 # Where the text says more than SQLSTATE.
-_OWN = {"snapshot", "pool"}
+_OWN = {"snapshot", "pool", "policy"}
 
 # What libpq and the server say while connecting, where there is no SQLSTATE.
 _TEXTS = tuple(
     (re.compile(pattern, re.IGNORECASE), state)
     for pattern, state in (
         (r"^invalid snapshot identifier|^snapshot .* does not exist", "snapshot"),
+        (r"row-level security policy", "policy"),
         (r"query_wait_timeout|no more connections allowed", "pool"),
         (r"password authentication failed|no password supplied|pg_hba\.conf|fe_sendauth", "28P01"),
         (r'role "[^"]*" (does not exist|is not permitted)|authentication failed', "28000"),
