@@ -29,6 +29,7 @@ TABLE = EventTable(
     schema="eventstore",
     name="events2",
     columns=tuple(Column(name, COLUMN_TYPES[name][0], name not in MAY_BE_NULL) for name in COLUMN_ORDER),
+    attributes=COLUMN_ORDER,
     key_name="events2_pkey",
     key="PRIMARY KEY (instance_id, aggregate_type, aggregate_id, sequence)",
     indexes=(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import pytest
@@ -25,7 +26,6 @@ from zbackup.restore import RestoreOptions, RestoreResult, restore
 from zbackup.store.local import LocalStore
 
 Rows = list[bytes]
-Backup = Callable[..., BackupResult]
 
 
 @pytest.fixture
@@ -37,22 +37,23 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 def options(**changes: Any) -> BackupOptions:
     """Options for tests: no margin, so that what is committed is sealed; small chunks; events alone."""
-    return BackupOptions(
-        **{
-            "margin": timedelta(0),
-            "chunk_bytes": 256 << 10,
-            "capture": False,
-            "horizon_wait": timedelta(seconds=2),
-            **changes,
-        }
-    )
+    usual = BackupOptions(margin=timedelta(0), chunk_bytes=256 << 10, capture=False, horizon_wait=timedelta(seconds=2))
+    return replace(usual, **changes)
+
+
+class Backup(Protocol):
+    def __call__(
+        self, source: str = ..., *, report: Report = ..., fence: str | None = ..., **changes: Any
+    ) -> BackupResult: ...
 
 
 @pytest.fixture
 def back_up(archive: Archive, database: str) -> Backup:
     """Back up the test's database into the test's archive."""
 
-    def run(source: str = database, *, report: Report = silent, fence: str | None = None, **changes: Any) -> BackupResult:
+    def run(
+        source: str = database, *, report: Report = silent, fence: str | None = None, **changes: Any
+    ) -> BackupResult:
         return backup(archive, source, options(**changes), fence=fence, report=report)
 
     return run
@@ -89,4 +90,6 @@ def execute(dsn: str, statement: str, values: tuple[object, ...] = ()) -> None:
     """Run a statement in a session of its own; its statistics are there when this returns."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(statement, values)  # type: ignore[arg-type]
-        connection.execute("SELECT pg_stat_force_next_flush()" if connection.info.server_version >= 150000 else "SELECT 1")
+        connection.execute(
+            "SELECT pg_stat_force_next_flush()" if connection.info.server_version >= 150000 else "SELECT 1"
+        )

@@ -25,18 +25,18 @@ from zbackup.archive.manifest import (
     RunRecord,
     Slice,
 )
-from zbackup.archive.sink import Sink
+from zbackup.archive.sink import Sink, Written
 from zbackup.audit import Audit, reasons_for
 from zbackup.capture import CaptureOptions, capture
 from zbackup.continuity import Continuity, check_newest_frame, choose_parent, equal_chunks
 from zbackup.counting import mark
-from zbackup.database.connection import shown
+from zbackup.database.connection import same_server, shown
 from zbackup.database.export import counters, cut
 from zbackup.database.horizon import Horizon, refuse_subscriber, settle
 from zbackup.database.identity import Identity, read_identity
 from zbackup.database.shape import file_identity, find_events_table, zitadel_version
 from zbackup.database.snapshot import Snapshot, Workers
-from zbackup.errors import Damaged, ObjectMissing, SourceError
+from zbackup.errors import Damaged, ObjectMissing, SourceError, SourceRefused
 from zbackup.event import BEGINNING, END
 from zbackup.progress import Report, Step, Warned
 from zbackup.resume import Adopted, adopt
@@ -94,6 +94,9 @@ class Attempt:
         self.started = datetime.now(UTC)
         self.id = names.backup_id(self.started, secrets.token_hex(4))
         self.warnings: list[str] = []
+        self.written = Written()
+        self.expected_rows = 0
+        """by the planner's guess"""
 
     def make(self) -> Manifest:
         """Do it all; the manifest is committed when this returns."""
@@ -113,6 +116,11 @@ class Attempt:
             Workers(self.dsn, self.snapshot.id, self.options.jobs, self.options.lock_timeout) as self.workers,
             ThreadPoolExecutor(self.options.jobs) as self.pool,
         ):
+            if not same_server(self.control, self.snapshot.catalog):
+                raise SourceRefused(
+                    f"{shown(self.dsn)}: two sessions reached two servers",
+                    hint="Name one host: several hosts, or a load balancer, give sessions that share no snapshot.",
+                )
             try:
                 return self._read()
             except BaseException:
@@ -149,7 +157,8 @@ class Attempt:
         if self.parent is not None and self.parent.horizon.at is not None:
             self.at = max(self.at or BEGINNING, self.parent.horizon.at)
         left = self._left_behind(upgrades)
-        self.generation = (self.parent or left).generation if self.parent or left else secrets.token_hex(4)
+        known = self.parent or left
+        self.generation = known.generation if known else secrets.token_hex(4)
         self.sink = self._sink(upgrades)
         edit = LogEdit(self.archive, self.parent.log if self.parent else Log())
         low = (self.parent.horizon.at if self.parent else None) or BEGINNING
@@ -223,7 +232,11 @@ class Attempt:
         if held:
             self._warn(f"a run before this one died; {len(held)} of its slices are taken over")
         read = seal(
-            self.sink, self.workers, self.pool, self.table, [part for part in slices if (part.lo, part.hi) not in held]
+            replace(self.sink, expected_rows=self.expected_rows),
+            self.workers,
+            self.pool,
+            self.table,
+            [part for part in slices if (part.lo, part.hi) not in held],
         )
         return sorted([*read, *(chunk for found in held.values() for chunk in found)], key=lambda chunk: chunk.lo)
 
@@ -235,7 +248,8 @@ class Attempt:
 
     def _cut(self, lo: datetime, hi: datetime, letter: str, first: int = 0) -> list[Slice]:
         with self.workers.borrow() as worker, worker.transaction() as connection:
-            ranges = cut(connection, self.table, lo, hi, self.options.chunk_bytes)
+            ranges, rows = cut(connection, self.table, lo, hi, self.options.chunk_bytes)
+        self.expected_rows += rows
         return [Slice(f"{letter}{number:06d}", *part) for number, part in enumerate(ranges, first)]
 
     def _audit(self, edit: LogEdit, low: datetime, read: int, *, upgraded: bool) -> Audit | None:
@@ -313,6 +327,7 @@ class Attempt:
             spool=self.options.spool,
             report=self.report,
             look=look,
+            written=self.written,
         )
 
     def _parent_name(self) -> str | None:

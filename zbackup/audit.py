@@ -92,7 +92,7 @@ class Audit:
     def _routine(self, ranges: list[_Range], reasons: Reasons, budget: timedelta) -> list[_Range]:
         young = [
             part for number, part in enumerate(ranges)
-            if number == len(ranges) - 1 or part.hi > self.horizon - LAST_DAYS
+            if number >= len(ranges) - 2 or part.hi > self.horizon - LAST_DAYS
         ]  # fmt: skip
         found = self._differing(young, self._count_differs)
         older = ranges[: len(ranges) - len(young)]

@@ -19,6 +19,7 @@ from zbackup.archive.manifest import (
     CaptureRef,
     Manifest,
 )
+from zbackup.archive.sink import Written
 from zbackup.attempt import Attempt, BackupOptions, Rewritten
 from zbackup.database.connection import connect, source_errors
 from zbackup.progress import Report, Warned, silent
@@ -43,7 +44,9 @@ class BackupResult:
     amended: int
     """rows added, removed or changed by amendments"""
     raw_bytes: int
+    """of all events that this run wrote: sealed, tail and amended"""
     stored_bytes: int
+    """of all objects that this run wrote"""
     seconds: float
     blockers: tuple[Blocker, ...]
     amendments: tuple[Amendment, ...]
@@ -74,21 +77,21 @@ def backup(
         try:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
-                    attempt_made = Attempt(archive, source, options, report, control, primary)
-                    manifest = attempt_made.make()
+                    run = Attempt(archive, source, options, report, control, primary)
+                    manifest = run.make()
                 except Rewritten as error:
                     if attempt == ATTEMPTS:
                         raise
                     report(Warned(f"{error.message}; reading it again"))
                 else:
-                    return _result(manifest, time.monotonic() - begun)
+                    return _result(manifest, run.written, time.monotonic() - begun)
         finally:
             if primary is not None:
                 primary.close()
     raise AssertionError
 
 
-def _result(manifest: Manifest, seconds: float) -> BackupResult:
+def _result(manifest: Manifest, written: Written, seconds: float) -> BackupResult:
     mine = tuple(found for found in manifest.amendments if found.backup == manifest.backup)
     tail = totals_of(manifest.tail)
     captured = manifest.capture
@@ -102,8 +105,8 @@ def _result(manifest: Manifest, seconds: float) -> BackupResult:
         horizon_basis=manifest.horizon.basis,
         recovery_point=manifest.snapshot,
         amended=sum(found.added + found.removed + found.changed for found in mine),
-        raw_bytes=manifest.new.raw_bytes + tail.raw_bytes,
-        stored_bytes=manifest.new.stored_bytes + tail.stored_bytes + (captured.new_bytes if captured else 0),
+        raw_bytes=written.raw_bytes,
+        stored_bytes=written.stored_bytes + (captured.new_bytes if captured else 0),
         seconds=seconds,
         blockers=manifest.horizon.blockers,
         amendments=mine,

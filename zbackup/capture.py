@@ -41,7 +41,11 @@ NAMED = 8
 
 NO_CAPTURE = "left out: --no-capture"
 
-_KINDS = {"m": "a materialized view; REFRESH it after a restore", "f": "a foreign table: its rows are elsewhere"}
+_KINDS = {
+    "m": "a materialized view; REFRESH it after a restore",
+    "f": "a foreign table: its rows are elsewhere",
+    "u": "unlogged: a standby has no rows of it",
+}
 
 
 @dataclass(frozen=True, slots=True)

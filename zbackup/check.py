@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,8 +60,3 @@ def sized(count: int) -> str:
         if count >= 1 << power:
             return f"{count / (1 << power):.1f} {unit}"
     return f"{count} B"
-
-
-def all_of(looks: Iterable[tuple[str, Callable[[], Check]]]) -> Iterator[Check]:
-    for name, look in looks:
-        yield tried(name, look)

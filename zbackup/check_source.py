@@ -2,105 +2,296 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from zbackup.check import Check, fail, failed, ok, skipped, some, tried, warn
 from zbackup.database import inspect_source as look
 from zbackup.database.capture import list_tables
 from zbackup.database.connection import Connection, connect, shown, source_errors
 from zbackup.database.grants import grants
-from zbackup.database.horizon import LONG, Horizon, refuse_subscriber, settle
+from zbackup.database.horizon import LONG, refuse_subscriber, settle
 from zbackup.database.identity import clock, read_identity
 from zbackup.database.schema_dump import NoProgram, find_program
 from zbackup.database.sessions import prepared
 from zbackup.database.shape import FoundTable, find_events_table, zitadel_version
 from zbackup.database.standby import expect_primary, in_recovery
-from zbackup.errors import SourceRefused, ZbackupError
+from zbackup.errors import ZbackupError
 from zbackup.source import Blocker
 from zbackup.zitadel import push, tables
 
-# Long enough to see a session end a transaction, short enough for somebody who waits.
+# Long enough to see sessions end what they do, short enough for somebody who waits.
 HORIZON_WAIT = timedelta(seconds=3)
 
-# ZITADEL supports these; zbackup reads 13 and later too.
 SUPPORTED = range(14, 19)
+"""PostgreSQL's versions that ZITADEL supports (July 2026); zbackup reads 13 too."""
+
+ROLE = "zbackup"
+"""The role to make where ZITADEL's own or a superuser is used now."""
 
 _TIMEOUTS = (
     "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout",
     "transaction_timeout",
 )  # fmt: skip
 
-_CLOCKS = {
-    "transaction": "the beginning of the transaction",
-    "statement": "the beginning of the push",
-    "row": "the insertion of each row",
-}
+_DATED_BY = {"transaction": "their transaction", "statement": "their push", "row": "their own insertion"}
 
-_GRANTS = "Run what `zbackup doctor --grants` prints."
+_GRANTS = "Run the SQL that `zbackup doctor --grants` prints."
 
 
 @dataclass(slots=True)
-class SourceCheck:
-    """Checks of one source over one session, and what others need to know of it."""
+class SourceChecks:
+    """Looks at one source over one session, which stays open until `close`."""
 
     dsn: str
-    fence: str | None
-    pg_dump: str | None
+    fence: str | None = None
+    pg_dump: str | None = None
     connection: Connection | None = None
     found: FoundTable | None = None
     role: look.Role | None = None
 
     def run(self) -> Iterator[Check]:
-        """Check all; the session stays open for `clock`, `events_bytes` and `grants`."""
-        reached = tuple(self._reach())
-        yield from reached
+        yield from self._reach()
         if self.connection is None:
             return
-        connection = self.connection
-        yield self._tried("zitadel", lambda: self._zitadel(connection))
-        yield self._tried("events", lambda: self._events(connection))
-        yield self._tried("tables", lambda: self._tables(connection))
-        yield self._tried("rights", lambda: self._rights(connection))
-        yield self._tried("sessions", lambda: self._sessions(connection))
-        yield self._tried("track_activities", lambda: self._track_activities(connection))
-        yield self._tried("prepared", lambda: self._prepared(connection))
-        yield self._tried("horizon", lambda: self._horizon(connection))
-        yield self._tried("replication", lambda: self._replication(connection))
-        yield self._tried("timeouts", lambda: self._timeouts(connection))
-        yield self._tried("pg_dump", lambda: self._pg_dump(connection))
+        looks: tuple[tuple[str, Callable[[Connection], Check]], ...] = (
+            ("events", self._events),
+            ("zitadel", self._zitadel),
+            ("tables", self._tables),
+            ("rights", self._rights),
+            ("sessions", self._sessions),
+            ("track_activities", self._track_activities),
+            ("prepared", self._prepared),
+            ("replication", self._replication),
+            ("horizon", self._horizon),
+            ("timeouts", self._timeouts),
+            ("pg_dump", self._program),
+        )
+        for name, one in looks:
+            yield tried(name, lambda one=one: self._within(one))
 
     def close(self) -> None:
         if self.connection is not None:
             self.connection.close()
 
-    def _tried(self, name: str, one: Callable[[], Check]) -> Check:
-        def within() -> Check:
-            with source_errors(self.dsn):
-                return one()
+    def skew(self, now: Callable[[], datetime]) -> float | None:
+        """Return the seconds that the server's clock is ahead of ours."""
+        if self.connection is None:
+            return None
+        with source_errors(self.dsn):
+            before = now()
+            there = clock(self.connection)
+            after = now()
+        return (there - (before + (after - before) / 2)).total_seconds()
 
-        return tried(name, within)
+    def events_bytes(self) -> int | None:
+        if self.connection is None or self.found is None:
+            return None
+        with source_errors(self.dsn):
+            return look.table_bytes(self.connection, self.found.oid)
+
+    def grants(self) -> str:
+        """Write the SQL for the role that is used now, or for one to be made in the place of an owner."""
+        if self.connection is None or self.role is None:
+            return grants(ROLE, "zitadel", "zitadel")
+        own = self.role.superuser or self.role.name == self.role.table_owner
+        schemas = look.existing(self.connection, tables.SCHEMAS)
+        database = self.connection.info.dbname
+        return grants(ROLE if own else self.role.name, database, self.role.table_owner, schemas)
+
+    def _within(self, one: Callable[[Connection], Check]) -> Check:
+        assert self.connection is not None
+        with source_errors(self.dsn):
+            return one(self.connection)
 
     def _reach(self) -> Iterator[Check]:
         try:
             self.connection = connect(self.dsn)
-            with source_errors(self.dsn):
-                identity = read_identity(self.connection)
         except ZbackupError as error:
-            # Refused for the pooler means reached.
-            yield failed("pooler" if isinstance(error, SourceRefused) and "pooler" in error.message else "source", error)
+            # To refuse a pooler it must have been reached.
+            yield failed("pooler" if "pooler" in error.message else "source", error)
             return
-        major = identity.server_version_num // 10000
+        yield tried("source", lambda: self._within(self._server))
+        separate = "one that gives each session a server process of its own"
+        yield ok("pooler", separate if look.behind_pooler(self.connection) else "none")
+
+    def _server(self, connection: Connection) -> Check:
+        identity = read_identity(connection)
         what = f"{shown(self.dsn)}: PostgreSQL {identity.server_version}, {identity.encoding}, {identity.collation}"
-        if major not in SUPPORTED:
-            yield warn("source", f"{what}; ZITADEL supports 14 to 18", "Move ZITADEL to a version that it supports.")
-        elif identity.encoding != "UTF8":
-            yield warn("source", what, "Use a database in UTF8: text of another encoding may not restore elsewhere.")
-        else:
-            yield ok("source", what)
-        if look.behind_pooler(self.connection):
-            yield ok("pooler", "there is one, and it gives each session a server process of its own")
-        else:
-            yield ok("pooler", "none in between")
+        if identity.notes:
+            return warn("source", f"{what}; {'; '.join(identity.notes)}", _GRANTS)
+        if identity.server_version_num // 10000 not in SUPPORTED:
+            return warn("source", f"{what}; ZITADEL supports 14 to 18", "Upgrade the server.")
+        if identity.encoding != "UTF8":
+            return warn("source", what, "Expect trouble in a restore: the archive is UTF-8. Move to a UTF8 database.")
+        return ok("source", what)
+
+    def _events(self, connection: Connection) -> Check:
+        self.found = find_events_table(connection)
+        self.role = look.read_role(connection, self.found.oid)
+        table = self.found.table
+        name = f"{table.schema}.{table.name}"
+        if not any(index.definition.startswith("btree (created_at") for index in table.indexes):
+            return warn(
+                "events",
+                f"{name} has no index that begins with created_at: every increment reads the whole table",
+                f"CREATE INDEX CONCURRENTLY es_active_instances ON {name} (created_at DESC, instance_id);",
+            )
+        newest = look.newest_event(connection, table)
+        if newest is None:
+            return warn("events", f"{name} is empty", "Is this ZITADEL's own database?")
+        ahead = newest - clock(connection)
+        if ahead > timedelta(0):
+            return warn(
+                "events",
+                f"the newest event is dated {ahead.total_seconds():.0f} s after the server's clock",
+                "Set the server's clock right: ZITADEL does not see events of the future, and a restore refuses them.",
+            )
+        return ok("events", f"{name} has a known shape; newest event {newest:%Y-%m-%d %H:%M:%S}Z")
+
+    def _zitadel(self, connection: Connection) -> Check:
+        if self.found is None:
+            return skipped("zitadel", "there is no events table to read it from")
+        version = zitadel_version(connection) or "of unknown version"
+        source = look.push_source(connection)
+        if source is None and look.push_expected(connection):
+            return warn(
+                "zitadel",
+                f"ZITADEL {version}; the function eventstore.{push.FUNCTION} is missing: it inserts events without "
+                "its own lock, and its projections may skip some",
+                "Run `zitadel setup` of a newer version, or restore the function from its schema.",
+            )
+        if source is None:
+            return ok("zitadel", f"ZITADEL {version}, without a push function (up to v2.65)")
+        dated = push.dated_by(source)
+        if dated is None:
+            return warn(
+                "zitadel",
+                f"ZITADEL {version}; eventstore.{push.FUNCTION} dates events in a way not known",
+                "Use a newer zbackup, or report this.",
+            )
+        return ok("zitadel", f"ZITADEL {version}; events carry the time of {_DATED_BY[dated]}")
+
+    def _tables(self, connection: Connection) -> Check:
+        listed = list_tables(connection, tables.SCHEMAS)
+        unknown = [str(table) for table in listed if tables.find(table.schema, table.name) is None]
+        if unknown:
+            return warn(
+                "tables",
+                f"{len(unknown)} of {len(listed)} are not known: {some(unknown)}",
+                "They are captured and restored as state. A newer zbackup may know them; keep others elsewhere.",
+            )
+        return ok("tables", f"all {len(listed)} are known")
+
+    def _rights(self, connection: Connection) -> Check:
+        missing = look.unreadable(connection, tables.SCHEMAS)
+        if "eventstore.events2" in missing:
+            return fail("rights", f"the role may not read {some(missing)}", _GRANTS)
+        if missing:
+            what = f"the role may not read {some(missing)}: not captured, nor any schema by pg_dump"
+            return warn("rights", what, _GRANTS)
+        return ok("rights", f"role {connection.info.user} may read every table")
+
+    def _sessions(self, connection: Connection) -> Check:
+        if self.role is None:
+            return skipped("sessions", "there is no events table")
+        if self.role.sees_sessions:
+            return ok("sessions", "the transactions of all roles are seen")
+        hidden = look.read_sessions(connection).hidden
+        return warn(
+            "sessions",
+            f"sessions of other roles do not show their transactions ({hidden} by now): each backup waits for them",
+            f'GRANT pg_read_all_stats TO "{connection.info.user}";',
+        )
+
+    def _track_activities(self, connection: Connection) -> Check:
+        sessions = look.read_sessions(connection)
+        if sessions.silenced or sessions.silent:
+            return warn(
+                "track_activities",
+                f"off for {some(sessions.silenced) or 'some sessions'}, {sessions.silent} sessions by now: "
+                "each backup waits for them",
+                "Set track_activities = on for the server, database and roles.",
+            )
+        return ok("track_activities", "on")
+
+    def _prepared(self, connection: Connection) -> Check:
+        total = look.prepared_count(connection)
+        holding = prepared(connection, self.found.oid) if self.found is not None else ()
+        if holding:
+            what = f"nothing new is sealed while these are there: {some(map(_who, holding))}"
+            return warn("prepared", what, "End each with COMMIT PREPARED or ROLLBACK PREPARED.")
+        return ok("prepared", f"{total} prepared transactions, none of which wrote events")
+
+    def _replication(self, connection: Connection) -> Check:
+        if self.found is not None:
+            refuse_subscriber(connection, self.found.oid)
+        if not in_recovery(connection):
+            return ok("replication", "a primary" + ("; the fence has no effect" if self.fence is not None else ""))
+        if self.fence is None:
+            what = "a standby: the open transactions of its primary cannot be seen, a lag is assumed"
+            return warn("replication", what, "Name the primary with --fence.")
+        with source_errors(self.fence), closing(connect(self.fence)) as primary:
+            doubt = expect_primary(connection, primary)
+        if doubt:
+            return warn("replication", f"a standby; {doubt}", _GRANTS)
+        settings = look.resets(connection, ("hot_standby_feedback", "max_standby_streaming_delay"))
+        if settings["hot_standby_feedback"] == "off" and not settings["max_standby_streaming_delay"].startswith("-1"):
+            return warn(
+                "replication",
+                "a standby with its primary; long reads may be cancelled by the replay",
+                "Set hot_standby_feedback = on, or max_standby_streaming_delay = -1.",
+            )
+        return ok("replication", "a standby with its primary")
+
+    def _horizon(self, connection: Connection) -> Check:
+        if self.found is None:
+            return skipped("horizon", "there is no events table")
+        fence = self.fence if in_recovery(connection) else None
+        with source_errors(fence), closing(connect(fence)) if fence is not None else nullcontext() as primary:
+            horizon = settle(
+                connection,
+                table_oid=self.found.oid,
+                last=None,
+                pending=None,
+                own_pids=frozenset({connection.info.backend_pid}),
+                wait=HORIZON_WAIT,
+                fence=primary,
+            )
+        held = f"held back by {some(map(_who, horizon.blockers))}" if horizon.blockers else "held back by nobody"
+        if horizon.at is None:
+            return warn("horizon", f"nothing can be sealed now: {held}", "End that transaction; backups go on without.")
+        behind = (horizon.clock - horizon.at).total_seconds()
+        what = f"{behind:.0f} s behind the server's clock ({horizon.basis}), {held}"
+        if horizon.clock - horizon.at > LONG:
+            return warn("horizon", what, "End that transaction: what is younger is stored anew by every backup.")
+        return ok("horizon", what)
+
+    def _timeouts(self, connection: Connection) -> Check:
+        settings = look.resets(connection, (*_TIMEOUTS, "old_snapshot_threshold"))
+        threshold = settings.pop("old_snapshot_threshold", "-1")
+        if not threshold.startswith("-1"):
+            return warn(
+                "timeouts",
+                f"old_snapshot_threshold is {threshold}: a longer backup fails",
+                "Set old_snapshot_threshold = -1 and restart the server.",
+            )
+        limits = [f"{name} = {value}" for name, value in settings.items() if not value.startswith("0")]
+        return ok("timeouts", f"{', '.join(limits)}: set aside in our sessions" if limits else "none")
+
+    def _program(self, connection: Connection) -> Check:
+        try:
+            program = find_program(connection.info.server_version // 10000, self.pg_dump)
+        except NoProgram as reason:
+            step = "Install the client programs of the server's version, or name a pg_dump with --pg-dump."
+            verdict = fail if self.pg_dump else warn
+            return verdict("pg_dump", f"{reason}: the schema is not captured", step)
+        return ok("pg_dump", f"{program.path} is {program.version}")
+
+
+def _who(blocker: Blocker) -> str:
+    names = (f"pid {blocker.pid}" if blocker.pid else "", blocker.role, blocker.application, blocker.detail)
+    since = f"since {blocker.since.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z" if blocker.since else ""
+    return " ".join(filter(None, (blocker.kind, *names, since)))

@@ -92,7 +92,7 @@ def check_newest_frame(
     if there == archive.frame(newest, frame):
         return found
     last = Cursor.of_texts(newest.last)
-    key = {
+    key: dict[str, object] = {
         "instance_id": last.instance_id.decode(),
         "aggregate_type": last.aggregate_type.decode(),
         "aggregate_id": last.aggregate_id.decode(),

@@ -240,9 +240,7 @@ def _in_zone(local: datetime, offset: tzinfo | None, name: str, words: str) -> d
         return local.replace(tzinfo=offset).astimezone(UTC)
     if first == second:
         return readings[0].astimezone(UTC)
-    both = " and ".join(
-        f"{reading.isoformat()} ({reading.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ})" for reading in readings
-    )
+    both = " and ".join(f"{reading.isoformat()} ({reading.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ})" for reading in readings)
     happens = "twice" if first is not None and second is not None and first > second else "never"
     raise UsageError(
         f"{words!r}: the clocks of {name} show this time {happens}; it could mean {both}",

@@ -15,7 +15,7 @@ class Step:
     """A new stage of the work has begun."""
 
     name: str
-    """A stable word: connect, horizon, snapshot, export, capture, audit, commit, plan, load, index, proof, publish, verify."""
+    """A stable word: connect, horizon, snapshot, export, audit, capture, commit, plan, load, index, proof, …"""
     detail: str = ""
 
 

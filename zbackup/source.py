@@ -29,6 +29,11 @@ class EventTable:
     name: str
     columns: tuple[Column, ...]
     """in the order of the archived rows"""
+    attributes: tuple[str, ...]
+    """
+    their names in the order of the source's table: a restored one has the same, for ZITADEL's push functions
+    insert by position
+    """
     key_name: str
     key: str
     """PRIMARY KEY (…)"""

@@ -17,12 +17,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from zbackup.archive import codec, names
+from zbackup.archive import names
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
 from zbackup.archive.chunk import ChunkReader, inspect_frame, split_rows
 from zbackup.archive.log import totals
-from zbackup.archive.manifest import Capture, CapturedTable, ChunkRef, Manifest, ObjectRef, RunRecord
+from zbackup.archive.manifest import Capture, CapturedTable, ChunkRef, Manifest, ObjectRef
 from zbackup.archive.names import BackupName
 from zbackup.archive.plan import tiled
 from zbackup.compare import compare
@@ -89,7 +89,8 @@ def verify(
 
 class _Verification:
     def __init__(self, archive: Archive, level: Level, jobs: int, report: Report) -> None:
-        self.archive, self.level, self.jobs, self.report = archive, level, jobs, report
+        self.archive, self.jobs, self.report = archive, jobs, report
+        self.level: Level = level
         self.findings: list[Finding] = []
         self.raw_bytes = 0
 
@@ -125,11 +126,9 @@ class _Verification:
         )
 
     def _catalog(self, sizes: dict[str, int]) -> Catalog:
-        entries: list[str] = []
-        for name in sizes:
-            if name.startswith(names.MANIFESTS) and self._trying(name, BackupName.parse, name):
-                entries.append(name)
-        return Catalog.of(entries)
+        return Catalog.of(
+            name for name in sizes if name.startswith(names.MANIFESTS) and self._trying(name, BackupName.parse, name)
+        )
 
     def _parents(self, catalog: Catalog) -> None:
         known = {(entry.generation, entry.random) for entry in catalog.entries}
@@ -180,7 +179,7 @@ class _Verification:
                 pass
         for name in sizes:
             if name.startswith(names.RUNS):
-                self._trying(name, lambda name=name: codec.load(self.archive.store.get(name), RunRecord, name))
+                self._trying(name, self.archive.run_record, name)
 
     def _prove(self, name: str, named: _Named) -> None:
         chunk = named.chunks.get(name)

@@ -199,16 +199,15 @@ def test_a_signal_ends_it_cleanly(archive: str, source: str, number: signal.Sign
 
 
 HANGS = """
-import sys, threading, time
+import sys, time
 from zbackup.cli import main
 def hang(arguments, output):
-    worker = threading.Thread(target=time.sleep, args=(60,))
-    worker.start()
     print("ready", flush=True)
-    try:
-        worker.join()
-    finally:
-        worker.join()
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
 main.GRACE_SECONDS, main.main = float(sys.argv[1]), hang
 main.run()
 """

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.fix_archive import Backup, archived_rows, execute, newest, options, restored, source_rows
 from tests.fix_postgres import every_version
@@ -17,8 +19,9 @@ from zbackup.backup import backup
 from zbackup.database.connection import connect
 from zbackup.database.export import select_rows
 from zbackup.database.shape import find_events_table
+from zbackup.database.snapshot import Snapshot, Worker
 from zbackup.errors import NotSupported, SourceRefused, StoreError
-from zbackup.event import BEGINNING
+from zbackup.event import BEGINNING, cursor_of
 from zbackup.progress import ObjectStored, Progress, Warned
 from zbackup.verify import verify
 
@@ -77,20 +80,26 @@ def test_an_increment_of_nothing_stores_no_chunk(archive: Archive, source: str, 
 
 
 @every_version
-def test_an_index_serves_the_increment(source: str) -> None:
+@pytest.mark.parametrize("analyzed", [True, False])
+@pytest.mark.parametrize("part", [0.0, 0.99])
+def test_an_index_serves_every_slice(source: str, part: float, *, analyzed: bool) -> None:
     """
-    The rows of a narrow range are found through the index on created_at.
+    Rows are read along the index on created_at, a few or all, with statistics or without: nothing is sorted whole.
     """
-    execute(source, "ANALYZE eventstore.events2")
-    with connect(source) as connection:
+    if analyzed:
+        execute(source, "ANALYZE eventstore.events2")
+    rows = source_rows(source)
+    begin = cursor_of(rows[int(len(rows) * part)]).created_at
+    with connect(source) as connection, Snapshot(source) as snapshot:
         table = find_events_table(connection).table
-        row = connection.execute("SELECT max(created_at) FROM eventstore.events2").fetchone()
-        assert row is not None
-        statement = select_rows(table, row[0], row[0].replace(year=9000))
-        plan = connection.execute(b"EXPLAIN " + statement.as_bytes(connection)).fetchall()
+        worker = Worker(source, snapshot.id, timedelta(seconds=1))
+        with closing(worker), worker.transaction() as reading:
+            statement = select_rows(table, begin, begin.replace(year=9000))
+            plan = [line for (line,) in reading.execute(b"EXPLAIN " + statement.as_bytes(reading)).fetchall()]
 
-    assert any("es_active_instances" in line for (line,) in plan)
-    assert not any("Seq Scan" in line for (line,) in plan)
+    assert any("Index Scan" in line and "es_active_instances" in line for line in plan), plan
+    assert any("Incremental Sort" in line for line in plan), plan
+    assert not any("Seq Scan" in line or "Gather" in line for line in plan), plan
 
 
 @every_version
@@ -235,7 +244,7 @@ def test_a_bigint_order_and_another_column_order_are_read(archive: Archive, data
                      "created_at", "creator", "owner", "position", "in_tx_order"):  # fmt: skip
             connection.execute(f'ALTER TABLE eventstore.events2 ALTER COLUMN "{name}" SET NOT NULL')  # type: ignore[arg-type]
         connection.execute(
-            'ALTER TABLE eventstore.events2 ADD CONSTRAINT events2_pkey PRIMARY KEY '
+            "ALTER TABLE eventstore.events2 ADD CONSTRAINT events2_pkey PRIMARY KEY "
             '(instance_id, aggregate_type, aggregate_id, "sequence")'
         )
 
@@ -331,7 +340,7 @@ def test_times_are_in_utc_whatever_the_database_says(
     """
     Settings of role and database do not change a byte of what is archived.
     """
-    name = psycopg.conninfo.conninfo_to_dict(source)["dbname"]
+    name = str(conninfo_to_dict(source)["dbname"])
     before = source_rows(source)
     for setting in ("TimeZone TO 'Asia/Kathmandu'", "DateStyle TO 'SQL, DMY'", "bytea_output TO 'escape'"):
         execute(source, f'ALTER DATABASE "{name}" SET {setting}')

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,16 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from tests import fixture_data, history
-from tests.fix_postgres import VERSIONS, every_version
+from tests.fix_postgres import VERSIONS, StartPostgres, every_version
 from zbackup.archive.archive import Archive, unpacked
 from zbackup.archive.chunk import FRAME_BYTES
-from zbackup.archive.manifest import ArchiveRecord, Capture, CapturedTable, ObjectRef
+from zbackup.archive.manifest import Capture, CapturedTable, ObjectRef
 from zbackup.capture import NO_CAPTURE, Captured, CaptureOptions, capture
 from zbackup.database.connection import connect
-from zbackup.database.embedded import EmbeddedPostgres
+from zbackup.database.embedded import EmbeddedPostgres, standby_of
 from zbackup.database.schema_dump import NoProgram, find_program
 from zbackup.database.snapshot import Snapshot, Workers
 from zbackup.progress import ObjectStored, Progress, Report, Step, silent
-from zbackup.store.local import LocalStore
 
 AWKWARD = """
     CREATE SCHEMA projections;
@@ -73,12 +72,6 @@ PROGRAMS = """
     CREATE TRIGGER nothing AFTER TRUNCATE ON eventstore.fields EXECUTE FUNCTION eventstore.nothing();
     COMMENT ON TABLE eventstore.fields IS E'\\\\restrict is no command here';
 """
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    record = ArchiveRecord(1, "a" * 32, datetime(2026, 11, 1, tzinfo=UTC), "0")
-    return Archive.create(LocalStore(tmp_path / "archive", create=True), record)
 
 
 def run(
@@ -421,6 +414,23 @@ def test_unknown_tables_are_captured_and_named(archive: Archive, database: str) 
     assert "projections.novelty" in names(captured)
     assert any("projections.novelty" in warning for warning in captured.warnings)
     assert "materialized view" in captured.capture.missing["projections.seen"]
+
+
+def test_a_standby_can_be_captured(archive: Archive, start_postgres: StartPostgres) -> None:
+    """
+    A standby gives everything but unlogged tables, whose rows it does not have.
+    """
+    primary = start_postgres()
+    with psycopg.connect(primary.dsn()) as connection:
+        history.create_schema(connection)
+        history.fill_state(connection)
+    execute(primary.dsn(), "CREATE UNLOGGED TABLE projections.users14 AS SELECT 1 AS one")
+    with standby_of(primary) as standby:
+        captured = run(archive, standby.dsn())
+
+    assert "unlogged" in captured.capture.missing["projections.users14"]
+    assert {"system.assets", "system.encryption_keys"} <= names(captured)
+    assert captured.ref.schema
 
 
 @pytest.fixture

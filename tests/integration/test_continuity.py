@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.fix_archive import Backup, archived_rows, execute, newest, restored, source_rows
 from tests.fix_postgres import StartPostgres
@@ -22,7 +23,7 @@ def source(database: str) -> str:
 
 
 def name(dsn: str) -> str:
-    return str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
+    return str(conninfo_to_dict(dsn)["dbname"])
 
 
 def add(dsn: str, aggregate: str) -> None:
@@ -139,9 +140,7 @@ def test_a_promoted_standby_goes_on(
         assert source_rows(primary.dsn("z")) == archived_rows(archive)
 
 
-def test_a_lossy_failover_begins_a_generation(
-    archive: Archive, start_postgres: StartPostgres, back_up: Backup
-) -> None:
+def test_a_lossy_failover_begins_a_generation(archive: Archive, start_postgres: StartPostgres, back_up: Backup) -> None:
     """
     A standby that was promoted without the newest archived rows is a new history.
     """
@@ -150,10 +149,11 @@ def test_a_lossy_failover_begins_a_generation(
         create_schema(connection)
         fill(connection, events=500, seed=1)
     with standby_of(primary) as standby:
-        execute(standby.dsn(), "SELECT pg_wal_replay_pause()")
+        standby.stop()
         add(primary.dsn(), "lost")
         before = back_up(primary.dsn())
         primary.stop()
+        standby.start()
         standby.promote()
 
         result = back_up(standby.dsn())

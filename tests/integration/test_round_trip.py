@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 import psycopg
 import pytest
@@ -37,7 +38,7 @@ def test_every_captured_instant_comes_back(
     total = len(rows(version, full=full))
     edges = sorted({0, total, *(rng.randrange(total) for _ in range(4))})
     with psycopg.connect(database) as connection:
-        for lo, hi in zip(edges, edges[1:], strict=False):
+        for lo, hi in pairwise(edges):
             fixture_data.load(connection, version, slice(lo, hi), full=full)
             result = back_up(audit=True, chunk_bytes=1 << 20)
 
@@ -111,7 +112,8 @@ class Replay:
         self._idle.append(connection)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+# The compact part of `main` ends before its callers begin.
+@pytest.mark.parametrize("version", ["v4.13.1", "v2.71.19"])
 def test_a_history_played_again_is_backed_up_while_it_happens(
     archive: Archive, database: str, back_up: Backup, new_database: Callable[[], str], version: str
 ) -> None:

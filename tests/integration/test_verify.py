@@ -121,9 +121,12 @@ def test_the_first_differences_are_named(full_archive: Archive, source: str) -> 
     `--source` tells rows that are missing, extra or different, without their payload.
     """
     assert verify(full_archive, source=source).ok
-    execute(source, "UPDATE eventstore.events2 SET creator = 'secret' WHERE \"sequence\" = 3")
-    execute(source, "DELETE FROM eventstore.events2 WHERE aggregate_id = (SELECT max(aggregate_id) FROM "
-                    "eventstore.events2 WHERE aggregate_type = 'session')")  # fmt: skip
+    some = (
+        "(aggregate_type, aggregate_id) = (SELECT 'session', {}(aggregate_id) FROM eventstore.events2 "
+        "WHERE aggregate_type = 'session')"
+    )
+    execute(source, "UPDATE eventstore.events2 SET creator = 'secret' WHERE " + some.format("min"))
+    execute(source, "DELETE FROM eventstore.events2 WHERE " + some.format("max"))
     with psycopg.connect(source) as connection:
         connection.execute(
             "INSERT INTO eventstore.events2 SELECT instance_id, aggregate_type, 'extra', event_type, \"sequence\", "

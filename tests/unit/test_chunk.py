@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import subprocess
 from datetime import timedelta
+from random import Random
 from shutil import which
 
 import pytest
@@ -65,13 +66,13 @@ def test_a_cursor_is_read_from_its_row(cursor: Cursor) -> None:
 
 
 @given(histories, st.randoms(use_true_random=False))
-def test_order_is_checked_for_every_row(rows: list[bytes], random: object) -> None:
+def test_order_is_checked_for_every_row(rows: list[bytes], random: Random) -> None:
     """
     Two rows swapped are refused, however close they are.
     """
     if len(rows) < 2:
         return
-    at = random.randrange(len(rows) - 1)  # type: ignore[attr-defined]
+    at = random.randrange(len(rows) - 1)
     swapped = [*rows[:at], rows[at + 1], rows[at], *rows[at + 2 :]]
 
     with pytest.raises(ValueError, match="does not come after"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +31,7 @@ def test_no_range_looks_counted_later_than_it_was(marks: list[tuple[int, int]]) 
     assert len(counted) <= MOST
     for number, at in truth.items():
         assert counted_at(counted, hour(number), hour(number + 1)) <= at
-    assert all(one.hi <= other.lo for one, other in zip(counted, counted[1:], strict=False))
+    assert all(one.hi <= other.lo for one, other in pairwise(counted))
 
 
 def test_the_oldest_range_is_named() -> None:

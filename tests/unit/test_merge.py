@@ -4,11 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.rows import cursors, row_of
+from zbackup.event import Cursor
 from zbackup.merge import Change, merge
 
 
 @given(st.sets(cursors, max_size=20), st.sets(cursors, max_size=20), st.sets(cursors, max_size=20))
-def test_every_row_is_told_once(old: set, new: set, changed: set) -> None:  # type: ignore[type-arg]
+def test_every_row_is_told_once(old: set[Cursor], new: set[Cursor], changed: set[Cursor]) -> None:
     """
     Merging tells kept, changed, added and removed rows apart, each exactly once.
     """

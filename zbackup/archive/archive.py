@@ -43,7 +43,8 @@ class Archive:
         """Make an archive. Raises ArchiveError when there is one already."""
         cls.refuse_existing(store)
         archive = cls(store, record)
-        archive.put(names.archive_record(record.archive), codec.dump(record))
+        body = codec.dump(record)
+        archive.put(names.archive_record(record.archive, hashlib.sha256(body).hexdigest()), body)
         return archive
 
     @staticmethod
@@ -58,7 +59,7 @@ class Archive:
     def open(cls, store: Store) -> Archive:
         """Open an archive; of two made at the same time the first by name counts. Raises ArchiveError."""
         for stat in store.list(names.ARCHIVES):
-            return cls(store, codec.load(store.get(stat.name), ArchiveRecord, stat.name))
+            return cls(store, codec.load(_proved(store, stat.name), ArchiveRecord, stat.name))
         raise ArchiveError(
             f"{store.address} is not an archive of zbackup",
             hint=f"Run `zbackup init --archive {store.address}` once, or check the address.",
@@ -109,13 +110,18 @@ class Archive:
         return entry
 
     def start_run(self, record: RunRecord) -> None:
-        self.put(names.run_record(record.backup), codec.dump(record))
+        body = codec.dump(record)
+        self.put(names.run_record(record.backup, hashlib.sha256(body).hexdigest()), body)
 
-    def run_records(self, after: str) -> Iterator[RunRecord]:
-        """Yield the run records whose id comes after a backup's."""
+    def run_records(self, after: str = "") -> Iterator[RunRecord]:
+        """Yield the run records whose id comes after a backup's. Raises Damaged."""
         for stat in self.store.list(names.RUNS):
-            if stat.name > names.run_record(after):
-                yield codec.load(self.store.get(stat.name), RunRecord, stat.name)
+            if stat.name > names.run_record(after, "g"):
+                yield self.run_record(stat.name)
+
+    def run_record(self, name: str) -> RunRecord:
+        """Read a run record and prove it. Raises Damaged."""
+        return codec.load(_proved(self.store, name), RunRecord, name)
 
     # Logs
 
@@ -149,14 +155,12 @@ class Archive:
     # Chunks
 
     def put_chunk(self, name: str, file: ChunkFile) -> None:
-        """Decode a finished chunk once more, compare, and store it. Raises Damaged when it does not decode to itself."""
+        """Decode a finished chunk once more, compare, and store it. Raises Damaged when it does not read back."""
         reader = ChunkReader(file.body, name)
         for _ in reader:
             pass
         if reader.trailer != file.trailer:
-            raise Damaged(
-                f"{name}: what was written does not read back", hint="Check this machine's memory and disk."
-            )
+            raise Damaged(f"{name}: what was written does not read back", hint="Check this machine's memory and disk.")
         file.body.seek(0)
         self.store.put(name, file.body, size=file.stored_bytes, sha256=file.sha256)
 
@@ -204,6 +208,14 @@ class Archive:
     def objects(self) -> Iterator[Stat]:
         """Yield every object of the archive."""
         return self.store.list("")
+
+
+def _proved(store: Store, name: str) -> bytes:
+    """Read a record whose name carries the digest of its bytes."""
+    body = store.get(name)
+    if hashlib.sha256(body).hexdigest() != names.digest_in(name):
+        raise Damaged(f"{name}: its bytes do not have the digest of its name", hint=_RESTORE_COPY)
+    return body
 
 
 def name_of(manifest: Manifest, sha256: str) -> BackupName:

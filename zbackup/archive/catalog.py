@@ -57,9 +57,7 @@ class Catalog:
     def strays(self, head: BackupName) -> tuple[BackupName, ...]:
         """Return backups of the head's generation that its line does not hold: runs that raced another."""
         line = set(self.line(head))
-        return tuple(
-            entry for entry in self.entries if entry.generation == head.generation and entry not in line
-        )
+        return tuple(entry for entry in self.entries if entry.generation == head.generation and entry not in line)
 
     def find(self, backup: str) -> BackupName:
         """Return a backup by its id or an unambiguous part of it. Raises UsageError."""

@@ -191,9 +191,7 @@ def inspect_frame(rows: list[bytes], after: Cursor | None) -> FrameFacts:
         raise ValueError(f"{first.texts()} does not come after {after.texts()}")
     if created != sorted(created):
         at = next(index for index in range(1, len(rows)) if created[index] < created[index - 1])
-        raise ValueError(
-            f"{cursor_of(rows[at]).texts()} does not come after {cursor_of(rows[at - 1]).texts()}"
-        )
+        raise ValueError(f"{cursor_of(rows[at]).texts()} does not come after {cursor_of(rows[at - 1]).texts()}")
     for at, (this, before) in enumerate(zip(created[1:], created, strict=False), 1):
         if this == before and not _ascends(keys[at - 1], keys[at]):
             one, other = cursor_of(rows[at - 1]), cursor_of(rows[at])
@@ -205,9 +203,7 @@ def inspect_frame(rows: list[bytes], after: Cursor | None) -> FrameFacts:
     else:
         decimals = [Decimal(value.decode()) for value in set(positions)]
         least, greatest = min(decimals), max(decimals)
-    return FrameFacts(
-        first, last, least, greatest, Counter(key[3] for key in keys), Counter(key[4] for key in keys)
-    )
+    return FrameFacts(first, last, least, greatest, Counter(key[3] for key in keys), Counter(key[4] for key in keys))
 
 
 def event_frames(rows: Iterable[bytes], frame_bytes: int = FRAME_BYTES) -> Iterator[list[bytes]]:

@@ -120,10 +120,8 @@ def totals(log: Log) -> Totals:
     """Sum up a log without reading its indexes."""
     return Totals(
         rows=sum(index.rows for index in log.indexes) + sum(chunk.rows for chunk in log.chunks),
-        raw_bytes=sum(index.raw_bytes for index in log.indexes)
-        + sum(chunk.raw_bytes for chunk in log.chunks),
-        stored_bytes=sum(index.chunk_bytes for index in log.indexes)
-        + sum(chunk.stored_bytes for chunk in log.chunks),
+        raw_bytes=sum(index.raw_bytes for index in log.indexes) + sum(chunk.raw_bytes for chunk in log.chunks),
+        stored_bytes=sum(index.chunk_bytes for index in log.indexes) + sum(chunk.stored_bytes for chunk in log.chunks),
         chunks=sum(index.chunks for index in log.indexes) + len(log.chunks),
     )
 

@@ -1,8 +1,8 @@
 """
 Names of the objects of an archive.
 
-    archive/<archive id>.json                 what makes a folder an archive; written by init
-    runs/<backup>.json                        run record, before the first chunk
+    archive/<archive id>-<digest>.json        what makes a folder an archive; written by init
+    runs/<backup>-<digest>.json               run record, before the first chunk
     events/<backup>/<slice>.<part>[e]-<digest>.zst   sealed chunks and tails; `e` ends its slice
     tables/<xx>/<digest>.zst                  rows of captured tables, schema text; content-addressed
     captures/<digest>.json.zst                list of the tables of one capture
@@ -10,8 +10,8 @@ Names of the objects of an archive.
     manifests/<number>_<backup>_<generation>_<parent>_<horizon>_<snapshot>_<digest>.json
 
 Every name carries a digest or a run id, so none is used twice. A digest in a name is SHA-256 in hex of the
-stored bytes, cut to 32 digits where something else holds the whole of it; a manifest, which nothing else
-vouches for, has all 64. The name of a manifest holds what is needed to choose among backups, so that a
+stored bytes, cut to 32 digits where something else holds the whole of it; what nothing else vouches for
+has all 64. The name of a manifest holds what is needed to choose among backups, so that a
 listing is enough to plan.
 """
 
@@ -38,6 +38,7 @@ _MANIFEST = re.compile(
     r"_(?P<parent>[0-9a-f]{8}|none)_(?P<horizon>\d{8}T\d{12}|none)_(?P<snapshot>\d{8}T\d{12})"
     r"_(?P<sha256>[0-9a-f]{64})\.json"
 )
+_RECORD = re.compile(r"-([0-9a-f]{64})\.json$")
 _CHUNK = re.compile(
     rf"events/(?P<backup>{_BACKUP})/(?P<slice>\w+)\.(?P<part>\d{{4}})(?P<last>e?)-(?P<sha256>[0-9a-f]{{32}})\.zst"
 )
@@ -48,12 +49,18 @@ def backup_id(now: datetime, random: str) -> str:
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{random}"
 
 
-def run_record(backup: str) -> str:
-    return f"{RUNS}{backup}.json"
+def run_record(backup: str, sha256: str) -> str:
+    return f"{RUNS}{backup}-{sha256}.json"
 
 
-def archive_record(archive_id: str) -> str:
-    return f"{ARCHIVES}{archive_id}.json"
+def archive_record(archive_id: str, sha256: str) -> str:
+    return f"{ARCHIVES}{archive_id}-{sha256}.json"
+
+
+def digest_in(name: str) -> str:
+    """Return the digest that ends the name of a record, '' when there is none."""
+    found = _RECORD.search(name)
+    return found[1] if found else ""
 
 
 def table_object(sha256: str) -> str:

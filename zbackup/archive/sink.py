@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
@@ -24,6 +25,20 @@ from zbackup.event import Cursor
 from zbackup.progress import Advance, ObjectStored, Report, silent
 
 
+class Written:
+    """Counts what a run has stored, from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.raw_bytes = 0
+        self.stored_bytes = 0
+
+    def add(self, chunk: ChunkRef) -> None:
+        with self._lock:
+            self.raw_bytes += chunk.raw_bytes
+            self.stored_bytes += chunk.stored_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Sink:
     """Where the chunks of one run go."""
@@ -36,6 +51,9 @@ class Sink:
     report: Report = silent
     look: Callable[[list[bytes], FrameFacts], None] = lambda _rows, _facts: None
     """Sees every frame that is written."""
+    expected_rows: int = 0
+    """told with the progress; 0: unknown"""
+    written: Written = field(default_factory=Written)
 
     def write(self, slice_name: str, rows: Iterable[bytes], lo: datetime, hi: datetime) -> list[ChunkRef]:
         """
@@ -59,7 +77,7 @@ class Sink:
                 self.look(frame, facts)
                 draft.add(frame, facts)
                 last = facts.last
-                self.report(Advance(len(frame), sum(map(len, frame))))
+                self.report(Advance(len(frame), sum(map(len, frame)), total_rows=self.expected_rows))
         except BaseException:
             draft.discard()
             raise
@@ -113,6 +131,7 @@ class Draft:
             self._sink.archive.put_chunk(name, file)
         self._sink.report(ObjectStored(name, file.stored_bytes))
         self._chunks.append(reference(name, file, lo, hi))
+        self._sink.written.add(self._chunks[-1])
 
 
 def reference(name: str, file: ChunkFile, lo: datetime, hi: datetime) -> ChunkRef:

@@ -10,7 +10,7 @@ from zbackup.cli.job import Job
 from zbackup.errors import Findings, UsageError, ZbackupError
 
 if TYPE_CHECKING:
-    from zbackup.archive.archive import Archive
+    from zbackup.store.base import Store
 
 Grants = Annotated[
     bool, typer.Option("--grants", help="Also print the SQL for a role with no more rights than a backup needs.")
@@ -26,6 +26,7 @@ def doctor(
     grants: Grants = False,
     pg_dump: options.PgDump = None,
     spool: options.Spool = None,
+    jobs: options.Jobs = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
     config: options.Config = None,
@@ -38,34 +39,35 @@ def doctor(
         from zbackup.cli.records import plain
         from zbackup.cli.texts import doctor_lines
 
-        source = job.source() if grants else job.find_source()
-        if source is None and job.settings.text("archive") is None:
+        found = job.source() if grants else job.find_source()
+        if found is None and job.settings.text("archive") is None:
             raise UsageError("neither archive nor source is given", hint="Give --archive, --source, or both.")
-        archive, failure = _open(job)
+        store, failure = _open(job)
         result = use_case.doctor(
-            archive,
-            source.dsn if source else None,
+            store,
+            found.dsn if found else None,
             fence=job.settings.text("fence"),
+            zitadel=found.zitadel if found else None,
             pg_dump=job.settings.text("pg_dump"),
             spool=job.settings.text("spool"),
-            asset_storage=source.zitadel.asset_storage if source and source.zitadel else None,
+            jobs=job.settings.whole("jobs"),
             grants=grants,
             report=job.report,
         )
         if failure is not None:
-            check = use_case.Check("archive", "fail", failure.message, failure.hint)
-            result = replace(result, checks=(check, *result.checks))
+            check = use_case.Check("store", "fail", failure.message, failure.hint)
+            result = replace(result, checks=(check, *(one for one in result.checks if one.name != "store")), ok=False)
         job.output.result("doctor", plain(result), doctor_lines(result))
-        if any(check.verdict == "fail" for check in result.checks):
+        if not result.ok:
             raise typer.Exit(Findings.exit_code)
 
 
-def _open(job: Job) -> tuple[Archive | None, ZbackupError | None]:
-    """Open the archive if there is one, or say why it cannot be opened: the source is looked at all the same."""
+def _open(job: Job) -> tuple[Store | None, ZbackupError | None]:
+    """Open the store if one is given, or say why it cannot be opened: the source is looked at all the same."""
     if job.settings.text("archive") is None:
         return None, None
     try:
-        return job.archive(), None
+        return job.store(), None
     except UsageError:
         raise
     except ZbackupError as error:

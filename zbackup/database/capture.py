@@ -35,7 +35,7 @@ class Listed:
     heap_bytes: int
     """about, as of the last VACUUM or ANALYZE"""
     relkind: str
-    """r, or what is not read: m (materialized view), f (foreign table)"""
+    """r, or what is not read: m (materialized view), f (foreign table), u (unlogged, on a standby)"""
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
@@ -56,13 +56,13 @@ _IN_THE_TABLE = (
     psycopg.errors.UndefinedColumn,
     psycopg.errors.InvalidSchemaName,
     psycopg.errors.WrongObjectType,
-    psycopg.errors.FeatureNotSupported,  # unlogged, on a standby
     psycopg.errors.DataCorrupted,
     psycopg.errors.IndexCorrupted,
 )
 
 _LIST = """
-    SELECT n.nspname, c.relname, c.oid, c.relfilenode, c.relkind::text,
+    SELECT n.nspname, c.relname, c.oid, c.relfilenode,
+           CASE WHEN c.relpersistence = 'u' AND pg_is_in_recovery() THEN 'u' ELSE c.relkind::text END,
            c.relpages::bigint * current_setting('block_size')::bigint,
            ARRAY(SELECT a.attname::text FROM pg_attribute a
                   WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''

@@ -189,11 +189,12 @@ def _create(connection: Connection, table: EventTable) -> None:
     # IF NOT EXISTS would ask for the right to create schemas even where it is there.
     if one_row(connection, "SELECT to_regnamespace(%s) IS NULL", SCHEMA)[0]:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
+    columns = {column.name: column for column in table.columns}
     parts = [
         sql.SQL("{} {}{}").format(
-            sql.Identifier(column.name), raw(column.type), sql.SQL(" NOT NULL" if column.not_null else "")
+            sql.Identifier(name), raw(columns[name].type), sql.SQL(" NOT NULL" if columns[name].not_null else "")
         )
-        for column in table.columns
+        for name in table.attributes
     ]
     connection.execute(sql.SQL("CREATE TABLE {} ({})").format(named(RESTORING), sql.SQL(", ").join(parts)))
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -39,9 +40,7 @@ def relation(table: EventTable) -> sql.Composable:
     return sql.Identifier(table.schema, table.name)
 
 
-def read_rows(
-    connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime
-) -> Iterator[bytes]:
+def read_rows(connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime) -> Iterator[bytes]:
     """
     Yield the rows of a range as lines of COPY text.
 
@@ -102,9 +101,7 @@ def _error(connection: psycopg.Connection[Any], result: pq.abc.PGresult | None) 
     return kind(message)
 
 
-def digest_of(
-    connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime
-) -> tuple[str, int]:
+def digest_of(connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime) -> tuple[str, int]:
     """Hash the rows of a range as they would be archived; return the digest and their number."""
     digest, rows = hashlib.sha256(), 0
     for row in read_rows(connection, table, lo, hi):
@@ -132,9 +129,9 @@ def holds(connection: psycopg.Connection[Any], table: EventTable, key: dict[str,
 
 def cut(
     connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime, slice_bytes: int
-) -> list[tuple[datetime, datetime]]:
+) -> tuple[list[tuple[datetime, datetime]], int]:
     """
-    Cut a range into slices of about `slice_bytes` by what the planner knows.
+    Cut a range into slices of about `slice_bytes` by what the planner knows; return them and its guess of rows.
 
     A wrong guess costs balance, not rows: a slice that turns out large becomes several chunks.
     """
@@ -144,11 +141,11 @@ def cut(
     plan = row[0][0]["Plan"]
     wanted = min(math.ceil(plan["Plan Rows"] * plan["Plan Width"] / slice_bytes), MOST_SLICES)
     if wanted <= 1:
-        return [(lo, hi)]
+        return [(lo, hi)], plan["Plan Rows"]
     marks = _histogram(connection, table, lo, hi) or _extremes(connection, table, lo, hi)
     edges = sorted({_at(marks, number / wanted) for number in range(1, wanted)} if marks else set[datetime]())
     edges = [lo, *(edge for edge in edges if lo < edge < hi), hi]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges)), plan["Plan Rows"]
 
 
 def counters(connection: psycopg.Connection[Any], oid: int) -> Counters | None:
@@ -180,9 +177,7 @@ def _literal(instant: datetime) -> sql.Composed:
     return sql.SQL("{}::timestamptz").format(sql.Literal(instant.isoformat()))
 
 
-def _histogram(
-    connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime
-) -> list[datetime]:
+def _histogram(connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime) -> list[datetime]:
     row = connection.execute(
         """SELECT histogram_bounds::text::timestamptz[] FROM pg_stats
             WHERE schemaname = %s AND tablename = %s AND attname = 'created_at'""",
@@ -199,12 +194,8 @@ def _histogram(
     ]
 
 
-def _extremes(
-    connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime
-) -> list[datetime]:
-    query = sql.SQL("SELECT min(created_at), max(created_at) FROM {} WHERE {}").format(
-        relation(table), _within(lo, hi)
-    )
+def _extremes(connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime) -> list[datetime]:
+    query = sql.SQL("SELECT min(created_at), max(created_at) FROM {} WHERE {}").format(relation(table), _within(lo, hi))
     row = connection.execute(query).fetchone()
     return [] if row is None or row[0] is None else list(row)
 

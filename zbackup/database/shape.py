@@ -114,11 +114,10 @@ def _describe(connection: psycopg.Connection[Any], oid: int, name: str) -> Event
         schema=events.SCHEMA,
         name=events.TABLE,
         columns=tuple(Column(column, *columns[column]) for column in events.COLUMN_ORDER),
+        attributes=tuple(columns),
         key_name=key[0],
         key=key[1],
-        indexes=tuple(
-            Index(index, unique, definition.split(" USING ", 1)[1]) for index, unique, definition in indexes
-        ),
+        indexes=tuple(Index(index, unique, definition.split(" USING ", 1)[1]) for index, unique, definition in indexes),
     )
 
 
