@@ -114,8 +114,7 @@ class SourceChecks:
             yield failed("pooler" if "pooler" in error.message else "source", error)
             return
         yield tried("source", lambda: self._within(self._server))
-        separate = "one that gives each session a server process of its own"
-        yield ok("pooler", separate if look.behind_pooler(self.connection) else "none")
+        yield tried("pooler", lambda: self._within(self._pooler))
 
     def _server(self, connection: Connection) -> Check:
         identity = read_identity(connection)
@@ -127,6 +126,10 @@ class SourceChecks:
         if identity.encoding != "UTF8":
             return warn("source", what, "Expect trouble in a restore: the archive is UTF-8. Move to a UTF8 database.")
         return ok("source", what)
+
+    def _pooler(self, connection: Connection) -> Check:
+        separate = "one that gives each session a server process of its own"
+        return ok("pooler", separate if look.behind_pooler(connection) else "none")
 
     def _events(self, connection: Connection) -> Check:
         self.found = find_events_table(connection)
@@ -178,11 +181,9 @@ class SourceChecks:
         listed = list_tables(connection, tables.SCHEMAS)
         unknown = [str(table) for table in listed if tables.find(table.schema, table.name) is None]
         if unknown:
-            return warn(
-                "tables",
-                f"{len(unknown)} of {len(listed)} are not known: {some(unknown)}",
-                "They are captured and restored as state. A newer zbackup may know them; keep others elsewhere.",
-            )
+            what = f"{len(unknown)} of {len(listed)} are not known: {some(unknown)}"
+            step = "They are captured and restored as state. A newer zbackup may know them; keep others elsewhere."
+            return warn("tables", what, step)
         return ok("tables", f"all {len(listed)} are known")
 
     def _rights(self, connection: Connection) -> Check:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from zbackup import __version__
@@ -13,6 +14,9 @@ from zbackup.archive.manifest import FORMAT, ArchiveRecord
 from zbackup.progress import Report, Step, Warned, silent
 from zbackup.store.base import Store
 from zbackup.store.probe import probe
+
+RECORDED = ("create_only", "read_back", "listing", "checksum", "range_read")
+"""What of the probes stays true tomorrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +38,22 @@ def init(store: Store, *, report: Report = silent) -> InitResult:
     archive_id = names.backup_id(now, secrets.token_hex(4))
     Archive.refuse_existing(store)
     report(Step("probe", store.address))
-    seen = {name: str(value) for name, value in asdict(probe(store, archive_id)).items() if value is not None}
+    probes = probe(store, archive_id)
+    seen = {name: str(getattr(probes, name)) for name in RECORDED}
     Archive.create(store, ArchiveRecord(FORMAT, archive_id, now, __version__, seen))
-    warnings = _warnings(seen)
+    warnings = (*_warnings(seen), *probes.notes)
     for warning in warnings:
         report(Warned(warning))
     return InitResult(archive_id, store.address, seen, warnings)
 
 
-def _warnings(seen: dict[str, str]) -> tuple[str, ...]:
-    warnings: list[str] = []
-    if seen.get("listing") in {"no", "False"}:
-        warnings.append("the store does not list a new object at once: a run may overlook the one just before it")
-    if seen.get("read_back") in {"no", "False"}:
-        warnings.append("the store did not return what was written")
-    return tuple(warnings)
+def _warnings(seen: dict[str, str]) -> Iterator[str]:
+    if seen["create_only"] != "yes":
+        yield (
+            f"the store cannot be relied on to refuse a second write to one name ({seen['create_only']}); "
+            "nothing here needs it, for no name is used twice"
+        )
+    if seen["listing"] == "no":
+        yield "the store does not list a new object at once: a run may overlook the one just before it"
+    if seen["read_back"] == "no":
+        yield "the store did not return what was written"

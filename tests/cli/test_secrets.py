@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -13,7 +14,6 @@ from .test_program import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from .conftest import Ran, Zbackup
 
@@ -201,16 +201,13 @@ def test_it_is_not_in_the_process_list_either(archive: str, source: str) -> None
     seen: list[str] = []
     with start("backup", "--archive", archive, "--source", f"{source} password={CANARY}") as child:
         while child.poll() is None:
-            for entry in os.listdir("/proc"):
-                if not entry.isdigit() or int(entry) == child.pid:
-                    continue
-                try:
-                    with open(f"/proc/{entry}/stat") as stat, open(f"/proc/{entry}/cmdline") as line:
-                        if f") S {child.pid} " in (text := stat.read()) or f") R {child.pid} " in text:
-                            seen.append(line.read())
-                except OSError:
-                    continue
+            for entry in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                    if parent == str(child.pid):
+                        seen.append((entry / "cmdline").read_text())
         child.communicate(timeout=60)
 
     assert child.returncode == 0
+    assert any("pg_dump" in line for line in seen)
     assert not any(CANARY in line for line in seen)

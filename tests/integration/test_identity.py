@@ -150,8 +150,12 @@ def test_two_sessions_are_compared(postgres: EmbeddedPostgres, database: str, st
     Sessions of one database of one running server belong together, others do not.
     """
     other = start_postgres()
-    with connect(database) as one, connect(database) as two, connect(postgres.dsn()) as elsewhere:
-        with connect(other.dsn()) as stranger:
-            assert same_server(one, two)
-            assert not same_server(one, elsewhere)
-            assert not same_server(elsewhere, stranger)
+    with (
+        connect(database) as one,
+        connect(database) as two,
+        connect(postgres.dsn()) as elsewhere,
+        connect(other.dsn()) as stranger,
+    ):
+        assert same_server(one, two)
+        assert not same_server(one, elsewhere)
+        assert not same_server(elsewhere, stranger)

@@ -25,8 +25,9 @@ class _Group:
 class LogEdit:
     """A log being changed; `store` gives the new one."""
 
-    def __init__(self, archive: Archive, log: Log) -> None:
+    def __init__(self, archive: Archive, log: Log, index_chunks: int = INDEX_CHUNKS) -> None:
         self._archive = archive
+        self._index_chunks = index_chunks
         self._groups = [_Group(index, None) for index in log.indexes]
         self._groups.append(_Group(None, list(log.chunks)))
 
@@ -83,9 +84,9 @@ class LogEdit:
             elif group.held:
                 indexes.append(self._archive.put_index(backup, group.held))
         rest = self._held(last)
-        while len(rest) >= INDEX_CHUNKS:
-            indexes.append(self._archive.put_index(backup, rest[:INDEX_CHUNKS]))
-            rest = rest[INDEX_CHUNKS:]
+        while len(rest) >= self._index_chunks:
+            indexes.append(self._archive.put_index(backup, rest[: self._index_chunks]))
+            rest = rest[self._index_chunks :]
         return Log(tuple(indexes), tuple(rest))
 
     def _close_gaps(self) -> None:

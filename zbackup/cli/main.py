@@ -139,7 +139,11 @@ def run() -> None:
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    sys.exit(main(arguments, output))
+    try:
+        code = main(arguments, output)
+    except KeyboardInterrupt:  # just before or after the command
+        code = _end(output, _stopped())
+    sys.exit(code)
 
 
 def _stopped() -> Interrupted:

@@ -260,7 +260,9 @@ class Output:
                 return value
 
 
-_PROSE = frozenset({"warnings", "message", "next_step", "detail", "problem", "hint", "lost", "schema_note"})
+_PROSE = frozenset({
+    "warnings", "message", "next_step", "detail", "problem", "hint", "value", "where", "file", "address", "grants",
+})  # fmt: skip
 
 
 def _visible(text: str) -> str:

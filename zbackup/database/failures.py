@@ -39,11 +39,9 @@ def shown(dsn: str) -> str:
         given = parse(dsn)
     except UsageError:
         return UNREADABLE
-    hidden = secrets(dsn)
     if "service" not in given:
         given = {**_defaults(), **given}
-    places = [(key, given[key]) for key in _PLACE if given.get(key)]
-    return " ".join(f"{key}={MASK if value in hidden else value}" for key, value in places)
+    return " ".join(f"{key}={_plain(given[key])}" for key in _PLACE if given.get(key))
 
 
 def refused(role: Role) -> Refused:
@@ -167,7 +165,7 @@ _TEXTS = tuple(
         (r"too many (clients|connections)|remaining connection slots", "53300"),
         (r"starting up|shutting down|recovery mode|not yet accepting|not accepting", "57P03"),
         (r"certificate|\bSSL\b|\bTLS\b", "ssl"),
-        (r"configuration parameter|invalid value for parameter|invalid .* value|service", "option"),
+        (r"configuration parameter|invalid value for parameter|invalid .* value|definition of service", "option"),
         (r"refused|no such file|resolve host|translate host|timeout|timed out|unreachable|no route", "08001"),
         (r"closed|terminat|reset by peer|broken pipe|consuming input|lost", "08006"),
     )
@@ -175,13 +173,19 @@ _TEXTS = tuple(
 
 
 def _meaning(state: str | None, text: str) -> _Meaning:
-    found = next((key for pattern, key in _TEXTS if pattern.search(text) and (state is None or key in _OWN)), "")
-    return _MEANINGS.get(found or state or "") or _MEANINGS.get((state or "")[:2]) or _Meaning()
+    said = next((key for pattern, key in _TEXTS if pattern.search(text) and (state is None or key in _OWN)), None)
+    key = said or state or ""
+    return _MEANINGS.get(key) or _MEANINGS.get(key[:2]) or _Meaning()
 
 
 def _one_line(text: str) -> str:
     lines = (line.strip() for line in text.splitlines())
     return "; ".join(line for line in lines if line and not line.startswith("Is the server running"))
+
+
+def _plain(value: str) -> str:
+    # libpq takes a whole connection string, password and all, as the name of a database.
+    return MASK if "=" in value or "://" in value else value
 
 
 def _defaults() -> dict[str, str]:

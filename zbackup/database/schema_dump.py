@@ -5,7 +5,7 @@ In two parts, before and after the data, without owners and privileges, so that 
 restores it. The same schema gives the same bytes: what pg_dump varies from run to run is taken out.
 
 pg_dump locks every table of these schemas against changes of their shape (ACCESS SHARE) until it is done: 0.1
-to 0.3 s per part for ZITADEL's 134 tables (15, 16 and 18 on two cores). It may not be older than the server,
+to 0.3 s per part for ZITADEL's 134 tables (15, 16 and 18, two cores). It may not be older than the server,
 and its role must be able to read every table, for the locks. Where it cannot run, the note says why; that is
 never an error.
 """

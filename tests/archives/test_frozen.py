@@ -1,0 +1,49 @@
+"""Archives of every released format must verify and restore for ever."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fix_archive import restored, source_rows
+from zbackup.archive.archive import Archive
+from zbackup.store.local import LocalStore
+from zbackup.verify import verify
+
+FORMATS = sorted(path.parent for path in Path(__file__).parent.glob("v*/wanted.json"))
+
+
+@pytest.fixture
+def frozen(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Archive, dict[str, dict[str, object]]]:
+    place: Path = request.param
+    shutil.copytree(place / "archive", tmp_path / "archive")
+    return Archive.open(LocalStore(tmp_path / "archive")), json.loads((place / "wanted.json").read_text())
+
+
+def test_there_is_an_archive_of_each_format() -> None:
+    """
+    The first format has its archive.
+    """
+    assert "v1" in {path.name for path in FORMATS}
+
+
+@pytest.mark.parametrize("frozen", FORMATS, indirect=True, ids=lambda path: path.name)
+def test_a_frozen_archive_restores(
+    frozen: tuple[Archive, dict[str, dict[str, object]]], new_database: Callable[[], str]
+) -> None:
+    """
+    Whole backups and instants come back as they were on the day they were written.
+    """
+    archive, wanted = frozen
+
+    assert verify(archive, level="full").ok
+    for point, told in wanted.items():
+        target = new_database()
+        restored(archive, target, point, proof="full")
+        rows = source_rows(target)
+        assert told == {"rows": len(rows), "sha256": hashlib.sha256(b"".join(rows)).hexdigest()}, point

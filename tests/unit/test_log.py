@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import tempfile
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import count, pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.rows import EPOCH
+from zbackup.archive.archive import Archive
+from zbackup.archive.log import LogEdit, totals, totals_of
+from zbackup.archive.manifest import FORMAT, ArchiveRecord, ChunkRef, Log
+from zbackup.errors import Damaged
+from zbackup.event import BEGINNING, Cursor
+from zbackup.store.local import LocalStore
+
+_numbers = count()
+
+
+def chunk(lo: datetime, hi: datetime, rows: int = 1) -> ChunkRef:
+    number = next(_numbers)
+    texts = Cursor(max(lo, EPOCH), Decimal(1), 1, b"i", b"t", b"a", 1).texts()
+    return ChunkRef(
+        f"events/{number}",
+        f"{number:064x}",
+        10,
+        f"{number:064x}",
+        100,
+        rows,
+        lo,
+        hi,
+        texts,
+        texts,
+        (Decimal(1), Decimal(1)),
+    )
+
+
+def archive(folder: str) -> Archive:
+    store = LocalStore(Path(folder), create=True)
+    return Archive(store, ArchiveRecord(FORMAT, "a", EPOCH, "test"))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_log_always_tiles(data: st.DataObject) -> None:
+    """
+    Appended to, amended and emptied in any order, over many runs and index objects: the ranges tile from the
+    beginning, and the totals add up without reading an index.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        place, log, end = archive(folder), Log(), BEGINNING
+        for run in range(data.draw(st.integers(1, 6))):
+            edit = LogEdit(place, log, index_chunks=3)
+            model = list(edit.chunks())
+            for _ in range(data.draw(st.integers(0, 3))):
+                if not model:
+                    break
+                old = data.draw(st.sampled_from(model))
+                span = old.hi - old.lo
+                cuts = sorted({old.lo + span * part / 4 for part in data.draw(st.sets(st.integers(1, 3)))})
+                edges = [old.lo, *cuts, old.hi]
+                new = [chunk(lo, hi) for lo, hi in pairwise(edges)] if data.draw(st.booleans()) else []
+                edit.replace(old, new)
+                at = model.index(old)
+                model[at : at + 1] = new
+            end = edit.end()
+            begin = max(end, EPOCH)
+            added: list[ChunkRef] = []
+            for hours in data.draw(st.lists(st.integers(1, 9), max_size=5)):
+                added.append(chunk(end, begin + timedelta(hours=hours)))
+                end = begin = added[-1].hi
+            edit.append(added)
+            log = edit.store(f"run{run}")
+
+            held = list(place.chunks(log))
+            assert [one.name for one in (*model, *added)] == [one.name for one in held]
+            assert all(one.hi == other.lo for one, other in pairwise(held))
+            assert not held or held[0].lo == BEGINNING
+            assert totals_of(held) == totals(log)
+
+
+def test_an_untouched_index_keeps_its_object(tmp_path: Path) -> None:
+    """
+    What did not change is shared: only the groups of replaced chunks are written again.
+    """
+    place = archive(str(tmp_path))
+    edges = [BEGINNING, *(EPOCH + timedelta(hours=hour) for hour in range(1, 10))]
+    edit = LogEdit(place, Log(), index_chunks=3)
+    edit.append([chunk(lo, hi) for lo, hi in pairwise(edges)])
+    log = edit.store("one")
+    assert (3, 0) == (len(log.indexes), len(log.chunks))
+
+    again = LogEdit(place, log, index_chunks=3)
+    old = list(again.chunks())[4]
+    again.replace(old, [chunk(old.lo, old.hi)])
+    changed = again.store("two")
+
+    assert [True, False, True] == [one == other for one, other in zip(log.indexes, changed.indexes, strict=True)]
+
+
+def test_a_gap_or_overlap_is_refused(tmp_path: Path) -> None:
+    """
+    Nothing can be appended that does not begin where the log ends.
+    """
+    edit = LogEdit(archive(str(tmp_path)), Log())
+
+    with pytest.raises(Damaged, match="the log ends at"):
+        edit.append([chunk(EPOCH, EPOCH + timedelta(hours=1))])
