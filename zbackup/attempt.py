@@ -6,9 +6,6 @@ import secrets
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
-
-import psycopg
 
 from zbackup import __version__
 from zbackup.archive import names
@@ -30,7 +27,7 @@ from zbackup.audit import Audit, reasons_for
 from zbackup.capture import CaptureOptions, capture
 from zbackup.continuity import Continuity, check_newest_frame, choose_parent, equal_chunks
 from zbackup.counting import mark
-from zbackup.database.connection import same_server, shown
+from zbackup.database.connection import Connection, same_server, shown
 from zbackup.database.export import counters, cut
 from zbackup.database.horizon import Horizon, refuse_subscriber, settle
 from zbackup.database.identity import Identity, read_identity
@@ -86,8 +83,8 @@ class Attempt:
         source: str,
         options: BackupOptions,
         report: Report,
-        control: psycopg.Connection[Any],
-        primary: psycopg.Connection[Any] | None,
+        control: Connection,
+        primary: Connection | None,
     ) -> None:
         self.archive, self.dsn, self.options, self.report = archive, source, options, report
         self.control, self.primary = control, primary

@@ -13,14 +13,12 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
-
-import psycopg
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
 from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.archive.names import BackupName
+from zbackup.database.connection import Connection
 from zbackup.database.export import digest_of, holds, read_rows
 from zbackup.database.snapshot import Workers
 from zbackup.event import Cursor, parse_instant
@@ -78,9 +76,7 @@ def choose_parent(archive: Archive, catalog: Catalog, source: Source) -> Continu
     return Continuity(entry, parent, continues=True, compare=compare, warnings=tuple(warnings))
 
 
-def check_newest_frame(
-    found: Continuity, archive: Archive, connection: psycopg.Connection[Any], table: EventTable
-) -> Continuity:
+def check_newest_frame(found: Continuity, archive: Archive, connection: Connection, table: EventTable) -> Continuity:
     """Read the newest sealed frame from the source again, and decide by what is there."""
     if found.parent is None or not found.continues:
         return found

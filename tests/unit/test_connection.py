@@ -112,7 +112,7 @@ def raised(error: Exception, dsn: str | None = URI, *, target: bool = False) -> 
         ),
         (psycopg.OperationalError("consuming input failed: server closed the connection"), SourceError, "broke", True),
         (psycopg.OperationalError("connection failed: Connection refused"), SourceError, "host and port", True),
-        (psycopg.OperationalError("failed to resolve host 'h': Name or service not known"), SourceError, "host and port", True),
+        (psycopg.OperationalError("failed to resolve host: no service known"), SourceError, "host and port", True),
         (psycopg.OperationalError('FATAL:  password authentication failed for user "u"'), SourceError, "pg_hba", False),
         (psycopg.errors.ProtocolViolation("query_wait_timeout"), SourceError, "pool", True),
         (psycopg.errors.DivisionByZero("division by zero"), SourceError, "", False),

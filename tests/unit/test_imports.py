@@ -32,8 +32,6 @@ HOMES = {
 }
 # A database is told by values of the archive what to load and proves rows like it; it opens no archive.
 NOT_FOR_DATABASE = {"zbackup.archive.archive", "zbackup.archive.log", "zbackup.archive.sink"}
-# Use cases join archive, database and zitadel; these hold the types of psycopg's connections only.
-PSYCOPG_TYPES = {"backup.py", "continuity.py"}
 
 
 def imports(path: Path) -> set[str]:
@@ -76,8 +74,6 @@ def test_libraries_have_one_home(path: Path) -> None:
     boto3, psycopg, typer and the like are imported in one place each.
     """
     for name in {name.split(".")[0] for name in imports(path)} & HOMES.keys():
-        if name == "psycopg" and path.name in PSYCOPG_TYPES and part(path) == "use case":
-            continue
         assert part(path) in HOMES[name], f"{path.name} imports {name}"
 
 
