@@ -19,15 +19,7 @@ import psycopg
 from psycopg import sql
 
 from zbackup.database.connection import connect
-
-# A slice is a narrow range in the order of an index: read along it, rows stream without sorting or spilling.
-# Left alone the planner may scan the whole table in parallel and sort, for every slice (2 000 000 events, 15).
-_PLANNING = {
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "max_parallel_workers_per_gather": "0",
-    "jit": "off",
-}
+from zbackup.database.export import ALONG_INDEX
 
 
 class Snapshot:
@@ -73,7 +65,7 @@ class Worker:
     def __init__(self, dsn: str, snapshot: str, lock_timeout: timedelta) -> None:
         self.connection = connect(dsn)
         self._snapshot = snapshot
-        settings = {**_PLANNING, "lock_timeout": str(lock_timeout // timedelta(milliseconds=1))}
+        settings = {**ALONG_INDEX, "lock_timeout": str(lock_timeout // timedelta(milliseconds=1))}
         self._settings = (list(settings), list(settings.values()))
 
     @property

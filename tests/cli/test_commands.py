@@ -1,0 +1,186 @@
+"""The commands end to end: a real database, a folder, and what an operator reads."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from zbackup.event import instant_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .conftest import Ran, Zbackup
+
+
+def rows(dsn: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute("SELECT count(*) FROM eventstore.events2").fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def test_the_main_job(archive: str, source: str, new_database: Callable[[], str], zbackup: Zbackup) -> None:
+    """
+    Back up, look at it, plan, restore, verify: each says in words what an operator wants to know.
+    """
+
+    def run(*arguments: str) -> Ran:
+        ran = zbackup(*arguments, "--archive", archive)
+        assert ran.code == 0, ran.err
+        return ran
+
+    target = new_database()
+    assert "(incremental" in run("backup", "--source", source).out
+    listed = run("list").out
+    assert listed.count("\n20") == 2
+    assert "any moment from" in listed
+    first = listed.splitlines()[1].split()[0]
+    assert f"backup {first} (full" in run("show", first).out
+    assert "PostgreSQL" in run("show").out
+    assert "600 events in 1 chunks" in run("show").out
+    assert "lost      " in run("plan", "--at", f"backup:{first}").out
+    restored = run("restore", "--target", target)
+    assert "restored 600 events" in restored.out
+    assert "latest is the whole of backup" in restored.err
+    assert "already done" in run("restore", "--target", target).out
+    assert run("verify", "--full").out.startswith("ok: 2 backups")
+    assert rows(target) == 600
+
+
+def test_the_resolved_instant_is_told_before_anything_happens(
+    archive: str, new_database: Callable[[], str], zbackup: Zbackup
+) -> None:
+    target = new_database()
+    before = datetime.now(UTC) - timedelta(minutes=6)
+    ran = zbackup("restore", "--archive", archive, "--target", target, "--at", "6 min ago", "--json")
+
+    kinds = [record["type"] for record in ran.records]
+    resolved = ran.records[kinds.index("resolved")]
+    steps = [record["name"] for record in ran.records[: kinds.index("resolved")] if record["type"] == "step"]
+    assert steps == ["plan"]
+    assert instant_text(before) <= resolved["at"] <= instant_text(before + timedelta(seconds=60))
+    assert resolved["at"] == ran.result["at"]
+
+
+def test_a_dry_run_changes_nothing_and_needs_no_target(
+    archive: str, new_database: Callable[[], str], zbackup: Zbackup
+) -> None:
+    target = new_database()
+
+    assert zbackup("restore", "--archive", archive, "--dry-run").code == 0
+    assert zbackup("restore", "--archive", archive, "--dry-run", "--target", target).code == 0
+    with psycopg.connect(target) as connection:
+        assert connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'eventstore'").fetchone() is None
+
+
+def test_exit_codes_of_what_can_go_wrong(
+    archive: str, source: str, database: str, zbackup: Zbackup, bare: Path
+) -> None:
+    def code(*arguments: str) -> int:
+        return zbackup(*arguments, "--archive", archive).code
+
+    assert code("init") == 30
+    assert code("backup", "--source", database) == 11
+    assert code("backup", "--source", "host=127.0.0.1 port=1") == 10
+    assert code("restore", "--target", "host=127.0.0.1 port=1") == 12
+    assert code("restore", "--target", source) == 13
+    assert code("plan", "--at", "2001-01-01T00:00Z") == 32
+    assert code("plan", "--at", "1s ago") == 32
+    assert code("show", "nothing") in {2, 32}
+    with psycopg.connect(source) as connection:
+        connection.execute("UPDATE eventstore.events2 SET creator = 'me'")
+    assert code("verify", "--source", source) == 33
+    assert code("verify") == 0
+    for path in (Path(archive) / "events").rglob("*.zst"):
+        path.write_bytes(b"x" * path.stat().st_size)
+    assert code("verify", "--quick") == 0
+    assert code("verify") == 31
+    assert code("verify", "--source", source) == 31
+    assert code("restore", "--target", database) == 31
+
+
+@pytest.mark.parametrize("way", ["file", "variables", "toml", "libpq", "flag"])
+def test_the_source_may_stand_in_many_places(
+    archive: str, source: str, zbackup: Zbackup, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    parts = dict(part.split("=") for part in source.split())
+    names = {"host": "Host", "port": "Port", "dbname": "Database"}
+    flags: tuple[str, ...] = ()
+    if way == "file":
+        lines = [f"    {names[key]}: {value}" for key, value in parts.items() if key in names]
+        Path("zitadel.yaml").write_text("Database:\n  postgres:\n" + "\n".join(lines))
+        Path("secret.yaml").write_text("Database.Postgres.User.Username: postgres")
+        flags = ("--zitadel-config", "zitadel.yaml", "--zitadel-config", "secret.yaml")
+    elif way == "variables":
+        for key, name in {**names, "user": "User_Username"}.items():
+            monkeypatch.setenv(f"ZITADEL_DATABASE_POSTGRES_{name.upper()}", parts[key])
+    elif way == "toml":
+        Path("zbackup.toml").write_text(f'source = "{source}"\narchive = "{archive}"\n')
+    elif way == "libpq":
+        for key, value in parts.items():
+            monkeypatch.setenv({"dbname": "PGDATABASE"}.get(key, f"PG{key.upper()}"), value)
+    else:
+        flags = ("--source", source)
+    where = () if way == "toml" else ("--archive", archive)
+
+    ran = zbackup("backup", *where, *flags)
+    assert ran.code == 0, ran.err
+    assert "(incremental" in ran.out
+    ran = zbackup("verify", *where, "--compare", *flags)
+    assert ran.code == 0, ran.err
+    assert "comparing" in ran.err
+
+
+def test_a_more_direct_source_beats_the_other_kind(
+    archive: str, source: str, zbackup: Zbackup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A flag beats a variable whichever of the two names it sets; two of one strength are refused.
+    """
+    Path("zitadel.yaml").write_text("Database: {postgres: {Host: 127.0.0.1, Port: 1}}")
+    monkeypatch.setenv("ZBACKUP_ZITADEL_CONFIG", "zitadel.yaml")
+    assert zbackup("backup", "--archive", archive).code == 10
+    assert zbackup("backup", "--archive", archive, "--source", source).code == 0
+    monkeypatch.setenv("ZBACKUP_SOURCE", source)
+    assert zbackup("backup", "--archive", archive).code == 2
+    assert zbackup("backup", "--archive", archive, "--zitadel-config", "zitadel.yaml").code == 10
+
+
+def test_verify_leaves_a_source_alone_that_nobody_asked_for(
+    archive: str, zbackup: Zbackup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZBACKUP_SOURCE", "host=127.0.0.1 port=1")
+
+    assert zbackup("verify", "--archive", archive).code == 0
+    assert zbackup("verify", "--archive", archive, "--compare").code == 10
+
+
+def test_doctor_says_what_to_do_next(archive: str, source: str, zbackup: Zbackup) -> None:
+    Path("zitadel.yaml").write_text("AssetStorage: {Type: s3}\nDatabase: {postgres: {Host: 127.0.0.1, Port: 1}}")
+
+    assert zbackup("doctor", "--archive", archive, "--source", source).code == 0
+    ran = zbackup("doctor", "--archive", archive, "--zitadel-config", "zitadel.yaml")
+    assert ran.code == 34
+    assert "fail" in ran.out
+    assert "-> " in ran.out
+    assert "GRANT" in zbackup("doctor", "--source", source, "--grants").out
+
+
+def test_config_shows_each_value_and_where_it_came_from(zbackup: Zbackup, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("zbackup.toml").write_text('audit_budget = "7s"')
+    monkeypatch.setenv("ZBACKUP_JOBS", "5")
+    monkeypatch.setenv("ZBACKUP_ARCHIV", "x")
+    ran = zbackup("config", "--source", "postgres://u:secret-word@h/db")
+
+    lines = {line.split()[0]: line.split()[1:] for line in ran.out.splitlines()}
+    assert lines["file:"] == ["zbackup.toml"]
+    assert lines["audit_budget"] == ["7s", "zbackup.toml"]
+    assert lines["jobs"] == ["5", "ZBACKUP_JOBS"]
+    assert lines["source"] == ["postgres://u:***@h/db", "--source"]
+    assert lines["proof"] == ["sample", "default"]
+    assert "ZBACKUP_ARCHIVE?" in ran.err
