@@ -95,7 +95,8 @@ OTHER_VARIABLES = {
 class Origin:
     """Where a value came from."""
 
-    kind: Literal["flag", "environment", "file", "default"]
+    kind: Literal["flag", "environment", "file", "default", "zitadel", "libpq"]
+    """the last two: a source that no setting names, but ZITADEL's configuration or libpq's own variables"""
     name: str = ""
 
     def __str__(self) -> str:
@@ -183,6 +184,8 @@ def _of_text(known: Known, text: str) -> Value:
         case "files":
             return tuple(text.split(os.pathsep))
         case "dsn":
+            if not text and known.name == "fence":
+                raise ValueError("it is empty")
             try:
                 dsn.parse(text)
             except UsageError as error:

@@ -184,3 +184,19 @@ def test_config_shows_each_value_and_where_it_came_from(zbackup: Zbackup, monkey
     assert lines["source"] == ["postgres://u:***@h/db", "--source"]
     assert lines["proof"] == ["sample", "default"]
     assert "ZBACKUP_ARCHIVE?" in ran.err
+
+
+def test_config_shows_a_source_that_no_setting_names(zbackup: Zbackup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "h")
+    assert source_line(zbackup("config")) == "source PG… variables"
+    monkeypatch.setenv("ZITADEL_DATABASE_POSTGRES_HOST", "db")
+    monkeypatch.setenv("ZITADEL_DATABASE_POSTGRES_USER_PASSWORD", "secret-word")
+    assert source_line(zbackup("config")) == (
+        "source host=db port=5432 user=zitadel password=*** dbname=zitadel sslmode=disable ZITADEL_… variables"
+    )
+    assert source_line(zbackup("config", "--source", "service=x")) == "source service=x --source"
+
+
+def source_line(ran: Ran) -> str:
+    assert ran.code == 0
+    return next(" ".join(line.split()) for line in ran.out.splitlines() if line.startswith("source"))

@@ -28,7 +28,7 @@ import zstandard
 from zbackup.archive import codec
 from zbackup.archive.manifest import FORMAT, ChunkRef
 from zbackup.errors import Damaged
-from zbackup.event import Cursor, cursor_of
+from zbackup.event import Cursor, cursor_of, unescape
 
 HEADER_MAGIC = 0x184D2A50
 TRAILER_MAGIC = 0x184D2A51
@@ -142,8 +142,8 @@ class ChunkWriter:
             first=self._first.texts() if self._first else (),
             last=self._last.texts() if self._last else (),
             frames=tuple(self._frames),
-            instances={key.decode(): count for key, count in sorted(self._instances.items())},
-            aggregate_types={key.decode(): count for key, count in sorted(self._types.items())},
+            instances={unescape(key).decode(): count for key, count in sorted(self._instances.items())},
+            aggregate_types={unescape(key).decode(): count for key, count in sorted(self._types.items())},
         )
         body = codec.dump(trailer)
         self._write(_skippable(TRAILER_MAGIC, body + struct.pack("<I", len(body)) + TRAILER_MARK))

@@ -10,7 +10,7 @@ from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import Frame, split_rows
 from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.archive.plan import first_of, last_of
-from zbackup.event import Cursor, cursor_of, parse_instant, unescape
+from zbackup.event import Cursor, cursor_of, parse_instant
 
 # Rows of two frames (about 8 MiB) on each side of an instant are looked at for an estimate.
 NEAR_FRAMES = 2
@@ -24,12 +24,7 @@ def chunks_of(archive: Archive, manifest: Manifest) -> tuple[ChunkRef, ...]:
 def counts(archive: Archive, chunk: ChunkRef) -> tuple[dict[str, int], dict[str, int]]:
     """Return a chunk's rows per instance and per aggregate type."""
     trailer = archive.trailer(chunk)
-    # The trailer has them as they stand in the rows, escaped.
-    instances, types = (
-        {unescape(key.encode()).decode(): rows for key, rows in found.items()}
-        for found in (trailer.instances, trailer.aggregate_types)
-    )
-    return instances, types
+    return trailer.instances, trailer.aggregate_types
 
 
 def rows_until(archive: Archive, chunks: Iterable[ChunkRef], at: datetime) -> int:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from zbackup.cli import options
 from zbackup.cli.job import Job
 
@@ -22,4 +24,7 @@ def config(
         from zbackup.cli.records import config_record
         from zbackup.cli.texts import config_lines
 
-        job.output.result("config", config_record(job.settings), config_lines(job.settings))
+        shown = dict(job.settings.all)
+        if (found := job.find_source()) and shown["source"].value is None:
+            shown["source"] = replace(shown["source"], value=found.dsn, origin=found.origin)
+        job.output.result("config", config_record(job.settings.file, shown), config_lines(job.settings.file, shown))

@@ -42,6 +42,9 @@ def doctor(
         found = job.source() if grants else job.find_source()
         if found is None and job.settings.text("archive") is None:
             raise UsageError("neither archive nor source is given", hint="Give --archive, --source, or both.")
+        if found is None:
+            job.no_effect("fence", "no source is given")
+            job.no_effect("pg_dump", "no source is given")
         store, failure = _open(job)
         result = use_case.doctor(
             store,

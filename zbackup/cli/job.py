@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from zbackup import config, dsn
 from zbackup.errors import UsageError
+from zbackup.settings import Origin
 
 if TYPE_CHECKING:
     from zbackup.archive.archive import Archive
@@ -28,14 +29,14 @@ if TYPE_CHECKING:
 
 _STRENGTH = ("default", "file", "environment", "flag")
 
-# By any of these libpq alone finds a server that somebody meant.
-_LIBPQ = ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE", "PGUSER", "PGPORT")
+# By any of these libpq alone finds a database that somebody meant.
+_LIBPQ = ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE")
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
     dsn: str
-    origin: str
+    origin: Origin
     zitadel: ZitadelConfig | None = None
 
 
@@ -128,14 +129,14 @@ class Job:
                     f"source ({plain.origin}) is empty, and no PG… variable says what libpq should connect to",
                     hint=f"Set one of {', '.join(_LIBPQ)}, or write the DSN out.",
                 )
-            return Connection(str(plain.value), str(plain.origin))
+            return Connection(str(plain.value), plain.origin)
         if files.value is not None or config_file.names_database(self.environ):
             read = config_file.read_config(self.settings.files("zitadel_config"), self.environ)
             self.output.hide(dsn.secrets(read.dsn))
             for note in read.not_understood:
                 self.output.warning(f"ZITADEL's configuration: {note}")
-            return Connection(read.dsn, read.origin, read)
-        return Connection("", "libpq's PG… variables") if self._libpq() else None
+            return Connection(read.dsn, Origin("zitadel", read.origin), read)
+        return Connection("", Origin("libpq", "PG… variables")) if self._libpq() else None
 
     def target(self) -> str:
         """Find the target. There is no other way than by its own name: nothing is restored by accident."""

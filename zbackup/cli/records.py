@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, cast
 from zbackup.event import instant_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from zbackup.archive.manifest import Amendment, CaptureRef, ChunkRef
     from zbackup.archive.plan import RestorePlan
     from zbackup.backup import BackupResult
-    from zbackup.config import Settings
     from zbackup.errors import ZbackupError
     from zbackup.inspect import Shown
+    from zbackup.settings import Setting
 
 Record = dict[str, Any]
 
@@ -150,9 +152,9 @@ def plan_record(plan: RestorePlan) -> Record:
     }
 
 
-def config_record(settings: Settings) -> Record:
+def config_record(file: str | None, settings: Mapping[str, Setting]) -> Record:
     return {
-        "file": settings.file,
+        "file": file,
         "settings": [
             {
                 "name": setting.name,
@@ -161,7 +163,7 @@ def config_record(settings: Settings) -> Record:
                 "where": setting.origin.name or None,
                 "secret": setting.secret,
             }
-            for setting in settings.all.values()
+            for setting in settings.values()
         ],
     }
 

@@ -80,7 +80,8 @@ class Output:
         self.out, self.err, self.as_json, self.debug = out, err, as_json, debug
         self.stopping = threading.Event()
         self._lock = threading.RLock()
-        self._secrets: tuple[re.Pattern[str], ...] = ()
+        self._secrets: set[str] = set()
+        self._patterns: tuple[re.Pattern[str], ...] = ()
         self._warned: set[str] = set()
         self._meter: Meter | None = None
         self._told = 0.0
@@ -89,11 +90,12 @@ class Output:
 
     def hide(self, secrets: Iterable[str]) -> None:
         """Never let these out in a message."""
-        # Short ones only as words of their own, or nothing would stay readable.
-        longest_first = sorted(secrets, key=len, reverse=True)
-        self._secrets += tuple(
+        # Short ones only as words of their own, or nothing would stay readable; longest first, so that one which
+        # is a part of another leaves no rest of it.
+        self._secrets |= set(secrets) - {""}
+        self._patterns = tuple(
             re.compile(re.escape(word) if len(word) >= 8 else rf"(?<![^\W_]){re.escape(word)}(?![^\W_])")
-            for word in longest_first
+            for word in sorted(self._secrets, key=len, reverse=True)
         )
 
     def report(self, progress: Progress) -> None:
@@ -109,32 +111,30 @@ class Output:
                 case ObjectStored():
                     self._record("stored", plain(progress))
                 case Retrying():
-                    reason = self._clean(progress.reason)
-                    self._record("retrying", {**plain(progress), "reason": reason})
-                    self._line(f"{progress.what}: trying again, attempt {progress.attempt}: {reason}")
+                    self._record("retrying", plain(progress))
+                    self._line(f"{progress.what}: trying again, attempt {progress.attempt}: {progress.reason}")
                 case Warned():
                     self.warning(progress.message, progress.hint)
 
     def warning(self, message: str, hint: str = "") -> None:
-        message, hint = self._clean(message), self._clean(hint)
         self._record("warning", {"message": message, "hint": hint})
-        if f"warning: {message}" not in self._warned:
-            self._warned.add(f"warning: {message}")
+        if message not in self._warned:
+            self._warned.add(message)
             self._line(f"warning: {message}" + (f"\n  {hint}" if hint else ""))
 
     def note(self, kind: str, record: Record, line: str) -> None:
         """Tell something between progress and result."""
         self._record(kind, record)
-        self._line(self._clean(line))
+        self._line(line)
 
     def result(self, command: str, record: Record, lines: Iterable[str]) -> None:
         """Give out what the command returned."""
         self.close()
         if self.as_json:
-            self._json({"type": "result", "command": command, **self._clean_texts(record)})
+            self._json({"type": "result", "command": command, **record})
         else:
-            told = (self._clean(line) for line in lines)
-            self._write(self.out, "".join(f"{_visible(line)}\n" for line in told if line not in self._warned))
+            told = {f"warning: {message}" for message in self._warned}
+            self._write(self.out, "".join(f"{self._shown(line)}\n" for line in lines if line not in told))
 
     def text(self, text: str) -> None:
         """Give out what is neither (help, version)."""
@@ -143,13 +143,13 @@ class Output:
     def error(self, error: ZbackupError, trace: str = "") -> None:
         """Tell why the command failed; `trace` is shown with --debug only."""
         self.close()
-        message, hint = self._clean(error.message), self._clean(error.hint)
-        trace = self._clean(trace) if self.debug else ""
+        trace = trace if self.debug else ""
         if self.as_json:
-            record = {**error_record(error), "message": message, "hint": hint}
+            record = error_record(error)
             self._json({**record, "traceback": trace} if trace else record)
             return
-        self._write(self.err, _visible(trace + f"error: {message}\n" + (f"  {hint}\n" if hint else "")))
+        hint = f"  {error.hint}\n" if error.hint else ""
+        self._write(self.err, self._shown(f"{trace}error: {error.message}\n{hint}"))
 
     def close(self) -> None:
         """End the progress display; may be called twice."""
@@ -168,7 +168,7 @@ class Output:
         if self.err.isatty():
             self._bar(step)
         else:
-            self._line(f"{step.name} {self._clean(step.detail)}".rstrip())
+            self._line(f"{step.name} {step.detail}".rstrip())
 
     def _advance(self, advance: Advance) -> None:
         now = time.monotonic()
@@ -212,7 +212,7 @@ class Output:
             )
             self._bars = Bars(*columns, console=Console(file=self.err), transient=True)
             self._bars.start()
-        name = _visible(f"{step.name} {self._clean(step.detail)}".rstrip())
+        name = self._shown(f"{step.name} {step.detail}".rstrip())
         self._task = self._bars.add_task(name, total=None, moved="")
 
     def _record(self, kind: str, record: Record) -> None:
@@ -223,12 +223,12 @@ class Output:
         if self.as_json:
             return
         if self._bars is not None:
-            self._bars.console.print(_visible(line), markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(self._shown(line), markup=False, highlight=False, soft_wrap=True)
         else:
-            self._write(self.err, f"{_visible(line)}\n")
+            self._write(self.err, f"{self._shown(line)}\n")
 
     def _json(self, record: Record) -> None:
-        self._write(self.out, json.dumps(record) + "\n")
+        self._write(self.out, json.dumps(self._clean_texts(record)) + "\n")
 
     def _write(self, stream: TextIO, text: str) -> None:
         with self._lock:
@@ -239,13 +239,17 @@ class Output:
                 with suppress(OSError, ValueError):
                     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
+    def _shown(self, text: str) -> str:
+        """Take secrets out, and write control characters out: names from a database must not steer a terminal."""
+        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", self._clean(text))
+
     def _clean(self, text: str) -> str:
-        for secret in self._secrets:
+        for secret in self._patterns:
             text = secret.sub(MASK, text)
         return text
 
     def _clean_texts(self, record: Record) -> Record:
-        """Clean what in a result is prose; names and numbers are not."""
+        """Take secrets out of what in a record is prose; a password `full` must not change names."""
         return {key: self._cleaned(key, value) for key, value in record.items()}
 
     def _cleaned(self, key: str, value: Any) -> Any:
@@ -260,11 +264,8 @@ class Output:
                 return value
 
 
+# Fields of records that hold what people wrote, or what a server said.
 _PROSE = frozenset({
-    "warnings", "message", "next_step", "detail", "problem", "hint", "value", "where", "file", "address", "grants",
+    "address", "detail", "file", "grants", "hint", "message", "next_step", "point", "problem", "reason",
+    "traceback", "value", "warnings", "what", "where",
 })  # fmt: skip
-
-
-def _visible(text: str) -> str:
-    """Write control characters out: names from a database must not steer a terminal."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 from zbackup.event import instant_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from zbackup.archive.manifest import Amendment
     from zbackup.archive.plan import RestorePlan
     from zbackup.backup import BackupResult
-    from zbackup.config import Settings
     from zbackup.doctor import DoctorResult
     from zbackup.init import InitResult
     from zbackup.inspect import Listing, Shown
     from zbackup.restore import RestoreResult
+    from zbackup.settings import Setting
     from zbackup.source import Blocker
     from zbackup.verify import VerifyResult
 
@@ -230,10 +230,10 @@ def doctor_lines(result: DoctorResult) -> Iterator[str]:
         yield result.grants
 
 
-def config_lines(settings: Settings) -> Iterator[str]:
-    yield f"file: {settings.file or 'none'}"
+def config_lines(file: str | None, settings: Mapping[str, Setting]) -> Iterator[str]:
+    yield f"file: {file or 'none'}"
     rows = [("SETTING", "VALUE", "FROM")]
-    rows += [(one.name, "-" if one.shown is None else one.shown, str(one.origin)) for one in settings.all.values()]
+    rows += [(one.name, "-" if one.shown is None else one.shown, str(one.origin)) for one in settings.values()]
     yield from _columns(rows, numbers=())
 
 
