@@ -173,6 +173,7 @@ def manifest_of(
         tail=tail,
         sealed=totals(log),
         new=totals(log),
+        stored_bytes=0,
         counters=None,
     )
 

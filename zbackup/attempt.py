@@ -192,6 +192,7 @@ class Attempt:
             tail=tuple(tail),
             sealed=totals(log),
             new=totals_of(sealed),
+            stored_bytes=self.written.stored_bytes + captured.new_bytes,
             counters=self.counters,
             counted=mark(counted, low if self.parent else BEGINNING, self.at or BEGINNING, self.snapshot.clock),
             amendments=(

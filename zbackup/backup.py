@@ -8,9 +8,11 @@ nothing names.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.log import totals_of
@@ -22,6 +24,7 @@ from zbackup.archive.manifest import (
 from zbackup.archive.sink import Written
 from zbackup.attempt import Attempt, BackupOptions, Rewritten
 from zbackup.database.connection import connect, source_errors
+from zbackup.errors import UsageError
 from zbackup.progress import Report, Warned, silent
 from zbackup.source import Blocker
 
@@ -66,12 +69,14 @@ def backup(
     Make one backup of a source and commit it.
 
     Raises:
+        UsageError: the spool folder cannot be used.
         SourceRefused: the source is not fit to be backed up.
         SourceError: it failed on the way; nothing was committed, and the next run starts over.
         CommitUnknown: the store did not say whether the manifest is stored.
 
     """
     begun = time.monotonic()
+    _expect_spool(options.spool)
     with source_errors(source), connect(source) as control:
         primary = connect(fence) if fence is not None else None
         try:
@@ -84,14 +89,36 @@ def backup(
                         raise
                     report(Warned(f"{error.message}; reading it again"))
                 else:
-                    return _result(manifest, run.written, time.monotonic() - begun)
+                    raced = _raced(archive, manifest)
+                    for warning in raced:
+                        report(Warned(warning))
+                    return _result(manifest, run.written, raced, time.monotonic() - begun)
         finally:
             if primary is not None:
                 primary.close()
     raise AssertionError
 
 
-def _result(manifest: Manifest, written: Written, seconds: float) -> BackupResult:
+def _raced(archive: Archive, manifest: Manifest) -> tuple[str, ...]:
+    """Look whether another run committed at the same time."""
+    others = [
+        entry.backup
+        for entry in archive.catalog().entries
+        if entry.number >= manifest.number and entry.backup != manifest.backup
+    ]
+    if not others:
+        return ()
+    return (
+        f"another run committed at the same time ({', '.join(others)}): both are restorable, one will be continued",
+    )
+
+
+def _expect_spool(spool: str | None) -> None:
+    if spool is not None and not (Path(spool).is_dir() and os.access(spool, os.W_OK)):
+        raise UsageError(f"spool {spool} is not a folder that can be written", hint="Make it, or choose another.")
+
+
+def _result(manifest: Manifest, written: Written, raced: tuple[str, ...], seconds: float) -> BackupResult:
     mine = tuple(found for found in manifest.amendments if found.backup == manifest.backup)
     tail = totals_of(manifest.tail)
     captured = manifest.capture
@@ -106,10 +133,10 @@ def _result(manifest: Manifest, written: Written, seconds: float) -> BackupResul
         recovery_point=manifest.snapshot,
         amended=sum(found.added + found.removed + found.changed for found in mine),
         raw_bytes=written.raw_bytes,
-        stored_bytes=written.stored_bytes + (captured.new_bytes if captured else 0),
+        stored_bytes=manifest.stored_bytes,
         seconds=seconds,
         blockers=manifest.horizon.blockers,
         amendments=mine,
         capture=captured,
-        warnings=manifest.warnings,
+        warnings=(*manifest.warnings, *raced),
     )

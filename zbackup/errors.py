@@ -9,7 +9,6 @@ What can go wrong, one class per exit code.
       TargetError                    12   the target database
         TargetRefused                 13   ... is not fit to be restored into
       StoreError                      20   folder or bucket
-        StoreUnreachable              20   ... does not answer, or says "later"
         ObjectMissing                 21   an object that must be there is not
         AccessDenied                  22   the store refuses us
         CommitUnknown                 23   a write may or may not have happened
@@ -75,7 +74,7 @@ class StoreError(ZbackupError):
 
 
 class StoreUnreachable(StoreError):
-    """No answer, or one that says "later"."""
+    """No answer, or one that says "later"; of the same exit code as any StoreError."""
 
     retry = True
 

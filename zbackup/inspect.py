@@ -132,9 +132,7 @@ def _listed(manifest: Manifest, *, head: bool, stray: bool) -> ListedBackup:
         events=manifest.sealed.rows,
         new_events=manifest.new.rows,
         tail=tail.rows,
-        stored_bytes=manifest.new.stored_bytes
-        + tail.stored_bytes
-        + (manifest.capture.new_bytes if manifest.capture else 0),
+        stored_bytes=manifest.stored_bytes,
         capture=manifest.capture is not None,
         amendments=sum(found.added + found.removed + found.changed for found in mine),
         head=head,

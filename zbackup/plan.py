@@ -72,7 +72,7 @@ def resolve(
         captured=_captured(archive, line, at),
         others=_others(catalog, head, at),
     )
-    if not made.chunks and not made.added:
+    if not made.chunks and not any(first_of(chunk) <= at for chunk in made.added):
         _outside(archive, catalog, head, at, point)
     return made
 

@@ -17,8 +17,8 @@ from typing import Literal
 from zbackup.archive import find, names
 from zbackup.archive.archive import Archive
 from zbackup.archive.plan import RestorePlan
-from zbackup.database.claim import take
-from zbackup.database.connection import target_errors
+from zbackup.database.claim import examine, strangers, take
+from zbackup.database.connection import Connection, target_errors
 from zbackup.database.load import build, load
 from zbackup.database.proof import prove
 from zbackup.database.publish import check_positions, publish
@@ -27,6 +27,10 @@ from zbackup.event import instant_text
 from zbackup.moment import RestorePoint
 from zbackup.plan import resolve
 from zbackup.progress import Report, Step, Warned, silent
+from zbackup.zitadel.tables import SCHEMAS
+
+NAMED = 5
+"""Tables of others named in the warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +90,11 @@ def restore(
     plan = resolve(archive, point, generation=options.generation, report=report)
     for warning in plan.warnings:
         report(Warned(warning))
-    run = Run(
-        run=names.backup_id(datetime.now(UTC), secrets.token_hex(4)),
-        archive=archive.record.archive,
-        backup=plan.backup,
-        generation=plan.generation,
-        point=plan.point,
-        at=instant_text(plan.at) if plan.at else None,
-        digest=plan.digest,
-    )
+    run = _run(archive, plan)
     report(Step("connect"))
     with target_errors(target), session(target) as connection:
         lock(connection)
+        _warn_of_strangers(connection, report)
         check_positions(connection, plan)
         taken = take(connection, plan, run, restart=options.restart)
         if isinstance(taken, Receipt):
@@ -110,6 +107,42 @@ def restore(
         rows = prove(target, connection, plan, counts, options.proof, options.jobs, report)
         published = publish(connection, plan, taken, rows, options.proof, archive.read, report)
     return _result(plan, published.receipt, began, withheld_events=published.withheld)
+
+
+def check_target(archive: Archive, target: str, plan: RestorePlan, *, report: Report = silent) -> None:
+    """
+    Find out whether a plan could be restored into a target, and change nothing there.
+
+    Raises TargetRefused, TargetError, Busy: what the restore would raise before it loads anything.
+    """
+    report(Step("connect"))
+    with target_errors(target), session(target) as connection:
+        lock(connection)
+        _warn_of_strangers(connection, report)
+        check_positions(connection, plan)
+        examine(connection, plan, _run(archive, plan))
+
+
+def _run(archive: Archive, plan: RestorePlan) -> Run:
+    return Run(
+        run=names.backup_id(datetime.now(UTC), secrets.token_hex(4)),
+        archive=archive.record.archive,
+        backup=plan.backup,
+        generation=plan.generation,
+        point=plan.point,
+        at=instant_text(plan.at) if plan.at else None,
+        digest=plan.digest,
+    )
+
+
+def _warn_of_strangers(connection: Connection, report: Report) -> None:
+    if found := strangers(connection, SCHEMAS):
+        named = ", ".join(found[:NAMED]) + (" …" if len(found) > NAMED else "")
+        report(
+            Warned(
+                f"the target holds {len(found)} tables that are not ZITADEL's: {named}", hint="They stay as they are."
+            )
+        )
 
 
 def _result(

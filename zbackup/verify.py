@@ -100,6 +100,8 @@ class _Verification:
         sizes = {stat.name: stat.size for stat in self.archive.objects()}
         catalog = self._catalog(sizes)
         named = _Named()
+        if not catalog.entries:
+            self._found(names.MANIFESTS, "holds no manifest", "Nothing can be restored: run `zbackup backup`.")
         manifests = [entry for entry in catalog.entries if self._trying(str(entry), self._manifest, entry, named)]
         for name in named:
             if name not in sizes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.fix_store import SECRET_KEY, bare_client
 from zbackup.event import instant_text
 
 if TYPE_CHECKING:
@@ -49,6 +51,32 @@ def test_the_main_job(archive: str, source: str, new_database: Callable[[], str]
     assert "latest is the whole of backup" in restored.err
     assert "already done" in run("restore", "--target", target).out
     assert run("verify", "--full").out.startswith("ok: 2 backups")
+    assert rows(target) == 600
+
+
+def test_the_main_job_on_s3(
+    aws_env: None, moto_endpoint: str, source: str, new_database: Callable[[], str], zbackup: Zbackup
+) -> None:
+    """
+    Endpoint and addressing by flag and by variable, keys by AWS's own settings.
+    """
+    with contextlib.closing(bare_client(moto_endpoint)) as client:
+        client.create_bucket(Bucket="of-the-command-line")
+    target = new_database()
+    for command in (
+        ("init",),
+        ("backup", "--source", source),
+        ("list",),
+        ("verify", "--full"),
+        ("restore", "--target", target),
+        ("doctor",),
+    ):
+        ran = zbackup(
+            *command, "--archive", "s3://of-the-command-line/a/b", "--s3-endpoint", moto_endpoint,
+            "--s3-addressing", "path",
+        )  # fmt: skip
+        assert ran.code == 0, ran.err + ran.out
+        assert SECRET_KEY not in ran.out + ran.err
     assert rows(target) == 600
 
 

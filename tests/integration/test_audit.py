@@ -125,7 +125,7 @@ def test_counts_come_round(archive: Archive, source: str, back_up: Backup) -> No
     """
     Without a budget old ranges stay uncounted, and it shows since when; with one they are counted again.
     """
-    back_up()
+    back_up(chunk_bytes=32 << 10)
     first = newest(archive).snapshot
     back_up(audit_budget=timedelta(0))
 

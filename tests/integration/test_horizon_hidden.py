@@ -95,7 +95,7 @@ def test_waiting_is_enough_where_a_hidden_writer_ends(log: Log, blind: str, writ
 
     timer.join()
     assert (found.at, found.basis, found.pending) == (found.clock, "hidden-settled", None)
-    assert reported == [Step("horizon", "waiting for 1 sessions that hide their transactions")]
+    assert reported == [Step("horizon", "waiting for sessions that hide their transactions: 1")]
 
 
 @every_version

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +15,9 @@ from tests.fix_postgres import SETTINGS, StartPostgres, every_version
 from tests.fix_writers import NOTHING, Log, Writer, wait_for
 from zbackup.database.embedded import EmbeddedPostgres, standby_of
 from zbackup.errors import SourceRefused
+
+# Less than the 15 s after which a quiet server writes some WAL by itself.
+SOON = timedelta(seconds=10)
 
 
 @pytest.fixture(scope="session")
@@ -61,11 +65,11 @@ def test_a_fence_settles_a_standby(pair: tuple[Log, str], new_session: Callable[
     for number in range(10):
         writer.push(f"{number}")
         writer.run("SELECT pg_switch_wal()")
-        found = log.settle(standby, fence=log.dsn, wait=timedelta(seconds=30))
+        found = log.settle(standby, fence=log.dsn, wait=SOON)
 
         assert (found.at, found.basis) == (began, "observed")
     late.run("COMMIT")
-    found = log.settle(standby, fence=log.dsn, wait=timedelta(seconds=30))
+    found = log.settle(standby, fence=log.dsn, wait=SOON)
 
     assert (found.at, found.basis) == (found.clock, "observed")
     assert len(log.ask("SELECT FROM eventstore.events2", standby)) == 11
@@ -112,9 +116,12 @@ def test_a_standby_that_lags_assumes_no_more_than_its_primary_shows(
                 writer.push("until it pauses")
             writer.push("not replayed")
 
-            found = log.settle(standby, fence=log.dsn, wait=timedelta(seconds=0.2), standby_lag=NOTHING)
+            lagging: dict[str, Any] = {"fence": log.dsn, "wait": timedelta(seconds=0.2), "standby_lag": NOTHING}
+            kept = log.settle(standby, **lagging)
+            found = log.settle(standby, last=None, **lagging)
         finally:
             session.execute("SELECT pg_wal_replay_resume()")
+    assert (kept.at, kept.basis) == (began, "frozen")
     assert (found.at, found.basis) == (began, "assumed")
     assert "still to replay" in found.warnings[-1]
     assert [each.kind for each in found.blockers] == ["standby", "backend"]

@@ -59,6 +59,7 @@ def test_a_pooler_of_sessions_is_fine(postgres: EmbeddedPostgres, database: str)
     ("parameters", "kind", "message"),
     [
         ({"server_version": "13.0.0", "crdb_version": "CockroachDB CCL v25.2.0"}, NotSupported, "is CockroachDB"),
+        ({"server_version": "15.12-YB-2025.1.0.0-b0"}, NotSupported, "is YugabyteDB"),
         ({"server_version": "12.22"}, SourceRefused, "is of version 12.22; zbackup needs PostgreSQL 13 or later"),
         ({"server_version": "1.18.0/bouncer"}, SourceRefused, "is of version 1.18.0/bouncer"),
     ],

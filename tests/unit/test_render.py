@@ -252,6 +252,13 @@ def test_numbers_and_durations() -> None:
     assert [duration(seconds) for seconds in (0.04, 59, 61, 3725)] == ["0.0 s", "59.0 s", "1:01 min", "1:02:05"]
 
 
+def test_a_total_that_was_too_low_is_not_shown() -> None:
+    meter = Meter("export", 0, rows=100, total_rows=77)
+
+    assert meter.text(1) == "100 events"
+    assert meter.progress == (100, 0)
+
+
 @given(st.lists(st.builds(Advance, *[st.integers(0, 2**40)] * 4)), st.floats(0, 1e6))
 def test_a_meter_always_has_something_to_say(advances: list[Advance], seconds: float) -> None:
     meter = Meter("x", 0)

@@ -25,7 +25,7 @@ from zbackup.archive.manifest import (
     RunRecord,
 )
 from zbackup.archive.names import BackupName
-from zbackup.errors import ArchiveError, Damaged
+from zbackup.errors import ArchiveError, Damaged, ObjectMissing
 from zbackup.store.base import Stat, Store
 
 _RESTORE_COPY = "Restore this object from another copy; `zbackup verify` shows what else is damaged."
@@ -49,11 +49,16 @@ class Archive:
 
     @staticmethod
     def refuse_existing(store: Store) -> None:
-        """Raise ArchiveError when the store holds an archive."""
+        """Raise ArchiveError when the store holds an archive, or anything else."""
         for stat in store.list(names.ARCHIVES):
             raise ArchiveError(
                 f"{store.address} is an archive already ({stat.name})", hint="Use it, or choose another place."
             )
+        for stat in store.list(""):
+            if not stat.name.startswith(names.PROBES):
+                raise ArchiveError(
+                    f"{store.address} is not empty: it holds {stat.name}", hint="Choose an empty folder or prefix."
+                )
 
     @classmethod
     def open(cls, store: Store) -> Archive:
@@ -166,8 +171,11 @@ class Archive:
 
     def read(self, ref: ChunkRef) -> Iterator[bytes]:
         """Yield the rows of a chunk, a frame at a time; proven when the iteration has ended. Raises Damaged."""
-        with closing(self.store.open(ref.name)) as stream:
-            yield from ChunkReader(stream, ref.name, ref)
+        try:
+            with closing(self.store.open(ref.name)) as stream:
+                yield from ChunkReader(stream, ref.name, ref)
+        except ObjectMissing as error:
+            raise ObjectMissing(error.message, hint=_RESTORE_COPY) from error
 
     def read_object(self, ref: ObjectRef) -> Iterator[bytes]:
         """Yield the rows of a captured table's object, proven when the iteration has ended. Raises Damaged."""

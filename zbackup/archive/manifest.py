@@ -145,6 +145,8 @@ class Manifest:
     """the whole log"""
     new: Totals
     """what this backup sealed"""
+    stored_bytes: int
+    """of all chunks and captured objects that this backup stored"""
     counters: Counters | None
     counted: tuple[Counted, ...] = ()
     amendments: tuple[Amendment, ...] = ()

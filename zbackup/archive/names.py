@@ -31,6 +31,7 @@ TABLES = "tables/"
 CAPTURES = "captures/"
 INDEXES = "indexes/"
 MANIFESTS = "manifests/"
+PROBES = "probes/"
 
 _BACKUP = r"\d{8}T\d{6}Z-[0-9a-f]{8}"
 _MANIFEST = re.compile(

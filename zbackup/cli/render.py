@@ -57,20 +57,21 @@ class Meter:
     def progress(self) -> tuple[int, int]:
         """What is done and of how much (0: unknown), in bytes if their total is known, else in rows."""
         if self.total_bytes or not self.total_rows:
-            return self.raw_bytes, self.total_bytes
-        return self.rows, self.total_rows
+            done, total = self.raw_bytes, self.total_bytes
+        else:
+            done, total = self.rows, self.total_rows
+        return done, total if done <= total else 0  # a total may be an estimate
 
     def text(self, now: float) -> str:
         seconds = max(now - self.begun, 1e-3)
         done, total = self.progress
-        parts = [f"{count(self.rows)} of {count(self.total_rows)} events" if self.total_rows else ""]
-        if self.rows and not self.total_rows:
-            parts = [f"{count(self.rows)} events"]
+        of_all = f" of {count(self.total_rows)}" if self.rows <= self.total_rows else ""
+        parts = [f"{count(self.rows)}{of_all} events"] if self.rows or self.total_rows else []
         if self.raw_bytes:
-            parts += [f"{size(self.raw_bytes)}", f"{size(int(self.raw_bytes / seconds))}/s"]
+            parts += [size(self.raw_bytes), f"{size(int(self.raw_bytes / seconds))}/s"]
         if 0 < done < total:
             parts.append(f"{duration(seconds * (total - done) / done)} left")
-        return ", ".join(filter(None, parts))
+        return ", ".join(parts)
 
 
 class Output:

@@ -8,7 +8,9 @@ from zbackup.cli import options
 from zbackup.cli.job import Job
 from zbackup.cli.plan import resolved
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan, look whether the target takes it, and change nothing.")
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Undo first what an unfinished restore left.")]
 
 
@@ -38,11 +40,14 @@ def restore(
         from zbackup.cli.records import plain, plan_record
         from zbackup.cli.texts import plan_lines, restore_lines
 
-        wanted = None if dry_run else job.target()
+        wanted = job.target() if not dry_run or job.settings.text("target") is not None else None
         made = resolved(job, at, generation)
-        if wanted is None:
+        if dry_run:
+            if wanted is not None:
+                use_case.check_target(job.archive(), wanted, made, report=job.report)
             job.output.result("plan", plan_record(made), plan_lines(made))
             return
+        assert wanted is not None
         result = use_case.restore(
             job.archive(),
             wanted,

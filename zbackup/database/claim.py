@@ -12,6 +12,7 @@ Taking is one transaction: afterwards there is no events2, but events2_restoring
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -86,6 +87,24 @@ def take(connection: Connection, plan: RestorePlan, run: Run, *, restart: bool =
             run = replace(run, prepared=True, moved_aside=_adopt(connection, ASIDE in found))
         create_ledger(connection, run)
     return run
+
+
+def examine(connection: Connection, plan: RestorePlan, run: Run) -> Run | Receipt:
+    """Do as `take` in a transaction that is rolled back: say what it would say, and change nothing."""
+    with connection.transaction(force_rollback=True):
+        return take(connection, plan, run)
+
+
+def strangers(connection: Connection, schemas: Collection[str]) -> list[str]:
+    """Name the tables of other schemas than these: the target is not only ZITADEL's."""
+    rows = connection.execute(
+        r"""SELECT format('%%I.%%I', n.nspname, c.relname)
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.relkind IN ('r', 'p') AND n.nspname <> ALL (%s) AND left(n.nspname, 3) <> 'pg_'
+              AND n.nspname <> 'information_schema' ORDER BY 1""",
+        (list(schemas),),
+    )
+    return [row[0] for row in rows]
 
 
 def _check_server(connection: Connection, plan: RestorePlan) -> None:

@@ -92,10 +92,7 @@ def same_server(connection: Connection, other: Connection) -> bool:
 
 
 def _place(connection: Connection) -> TupleRow | None:
-    return connection.execute(
-        """SELECT system_identifier, pg_postmaster_start_time(), pg_is_in_recovery(), current_database()
-             FROM pg_control_system()"""
-    ).fetchone()
+    return connection.execute("SELECT pg_postmaster_start_time(), pg_is_in_recovery(), current_database()").fetchone()
 
 
 def _open(dsn: str, role: Role) -> Connection:
@@ -107,13 +104,18 @@ def _open(dsn: str, role: Role) -> Connection:
 
 
 def _expect_server(connection: Connection, dsn: str, role: Role) -> None:
+    version = (connection.pgconn.parameter_status(b"server_version") or b"unknown").decode()
     if connection.pgconn.parameter_status(b"crdb_version") is not None:
         raise NotSupported(
             f"{role} {shown(dsn)} is CockroachDB",
             hint="This zbackup handles PostgreSQL only; `zitadel mirror` copies from one to the other.",
         )
+    if "-YB-" in version:
+        raise NotSupported(
+            f"{role} {shown(dsn)} is YugabyteDB {version}",
+            hint="This zbackup handles PostgreSQL only: elsewhere one server does not see the transactions of all.",
+        )
     if connection.pgconn.server_version < OLDEST:
-        version = (connection.pgconn.parameter_status(b"server_version") or b"unknown").decode()
         raise refused(role)(
             f"{role} {shown(dsn)} is of version {version}; zbackup needs PostgreSQL 13 or later",
             hint="Point zbackup at the PostgreSQL server itself, and upgrade it if it is that old.",

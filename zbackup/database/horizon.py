@@ -150,7 +150,7 @@ def _settle(
         if not now.hiding or (number >= SIGHTINGS and time.monotonic() >= deadline):
             break
         if number == SIGHTINGS:
-            report(Step("horizon", f"waiting for {len(now.hiding)} sessions that hide their transactions"))
+            report(Step("horizon", f"waiting for sessions that hide their transactions: {len(now.hiding)}"))
         time.sleep(pause)
         sessions = look(connection, own_pids)
     proven = next((watch for watch in watches if not watch.hiding), None)
@@ -185,7 +185,7 @@ def _assume(standby: Connection, seen: Horizon, last: datetime | None, lag: time
     at = None if replayed is None else replayed - lag
     if seen.basis != "assumed":
         at = None if at is None or seen.at is None else min(at, seen.at)
-    kept = at is None or (last is not None and at < last)
+    kept = at is None or (last is not None and at <= last)
     when = "none since its start" if replayed is None else instant_text(replayed)
     warning = f"{doubt}; the horizon is assumed to be {lag.total_seconds():g} s below the last replay ({when})"
     return replace(
@@ -228,6 +228,6 @@ def _holding(session: Blocker) -> str:
 def _hiding(sessions: tuple[Blocker, ...]) -> str:
     pids = ", ".join(str(session.pid) for session in sessions[:MOST_BLOCKERS])
     return (
-        f"{len(sessions)} sessions hide their transactions (processes {pids}): newer events stay in the tail; "
+        f"sessions hide their transactions (processes {pids}): newer events stay in the tail; "
         "grant pg_read_all_stats to the role of zbackup, and see that track_activities is on"
     )

@@ -36,12 +36,6 @@ _IGNORED = (
     "eventpushconnratio", "projectionspoolerconnratio", "admin.",
 )  # fmt: skip
 
-# Parameters of ZITADEL's driver (pgx) that libpq does not know; they do not change what is read.
-_PGX = re.compile(
-    r"pool_.*|default_query_exec_mode|statement_cache_.*|description_cache_capacity|prefer_simple_protocol"
-    r"|min_read_buffer_size"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class ZitadelConfig:
@@ -158,13 +152,10 @@ def _of_dsn(text: str, notes: list[str], origin: str) -> str:
         keywords = dsn.parse(text)
     except UsageError as error:
         raise UsageError(f"{origin}: Database.postgres.DSN: {error.message}", hint=error.hint) from None
+    # Those of ZITADEL's driver (pool_max_conns …), and settings of the session, of which a backup pins its own.
     for key in [key for key in keywords if not dsn.known(key)]:
-        value = keywords.pop(key)
-        if not _PGX.fullmatch(key):  # pgx sets every other one in the session
-            escaped = re.sub(r"([\\\s])", r"\\\1", value)
-            keywords["options"] = f"{keywords.get('options', '')} -c {key}={escaped}".strip()
-        else:
-            notes.append(f"{key} in Database.postgres.DSN is for ZITADEL's driver and was left out")
+        del keywords[key]
+        notes.append(f"{key} in Database.postgres.DSN is nothing that libpq takes, and was left out")
     return dsn.conninfo(keywords)
 
 
