@@ -118,10 +118,10 @@ class Pool:
                 for kind, body in process.answers():
                     client.write(pack(kind, body))
                     status = body
-                client.flush()
                 if self.mode != "session" and status == b"I":
                     self.give(process)
                     process = None
+                client.flush()
         if process is not None:
             process.send(pack(b"Q", b"ROLLBACK; DISCARD ALL\0" if self.mode == "session" else b"ROLLBACK\0"))
             list(process.answers())

@@ -31,7 +31,7 @@ from zbackup.database.connection import Connection, same_server, shown
 from zbackup.database.export import counters, cut
 from zbackup.database.horizon import Horizon, refuse_subscriber, settle
 from zbackup.database.identity import Identity, read_identity
-from zbackup.database.shape import file_identity, find_events_table, zitadel_version
+from zbackup.database.shape import events_files, find_events_table, zitadel_version
 from zbackup.database.snapshot import Snapshot, Workers
 from zbackup.errors import Damaged, ObjectMissing, SourceError, SourceRefused
 from zbackup.event import BEGINNING, END
@@ -143,7 +143,7 @@ class Attempt:
         return horizon
 
     def _read(self) -> Manifest:
-        if file_identity(self.snapshot.catalog, self.files.oid) != self.files:
+        if events_files(self.snapshot.catalog) != self.files:
             raise Rewritten(f"{self._name} was replaced before it was read")
         with self.workers.borrow() as worker, worker.transaction() as connection:
             self.continuity = check_newest_frame(self.continuity, self.archive, connection, self.table)
@@ -151,6 +151,9 @@ class Attempt:
         self.parent = self.continuity.parent if self.continuity.continues else None
         upgrades = UpgradeWatch()
         self.at = self.horizon.at
+        if self.horizon.basis == "frozen":
+            # Frozen where the history that was asked about ended; this may be another one.
+            self.at = self.parent.horizon.at if self.parent else None
         if self.parent is not None and self.parent.horizon.at is not None:
             self.at = max(self.at or BEGINNING, self.parent.horizon.at)
         left = self._left_behind(upgrades)
@@ -165,10 +168,13 @@ class Attempt:
         sealed = self._seal(low, left)
         upgraded = upgrades.seen
         tail = self._tail()
-        audit = self._audit(edit, low, totals_of(sealed).rows + totals_of(tail).rows, upgraded=upgraded)
+        # Rows of the parent's tail were counted as inserted before it.
+        read = totals_of(sealed).rows + totals_of(tail).rows
+        read -= totals_of(self.parent.tail).rows if self.parent else 0
+        audit = self._audit(edit, low, read, upgraded=upgraded)
         edit.append(tiled(sealed, edit.end()))
         captured = self._capture()
-        if file_identity(self.control, self.files.oid) != self.files:
+        if events_files(self.control) != self.files:
             raise Rewritten(f"{self._name} was rewritten or truncated during the backup")
         self.report(Step("commit"))
         log = edit.store(self.id)
@@ -210,7 +216,13 @@ class Attempt:
         if self.at is None or (self.parent is None and self.continuity.parent is not None):
             return None
         entry = self.continuity.entry if self.parent else None
-        return adopt(self.archive, entry, self.source, self.table, self.files, self.counters, self.at, upgrades)
+        left = adopt(self.archive, entry, self.source, self.table, self.files, self.at, upgrades)
+        if left is None:
+            return None
+        chunks = [chunk for found in left.chunks.values() for chunk in found]
+        equal = {chunk.name for chunk in equal_chunks(chunks, self.at, self.workers, self.pool, self.table)}
+        kept = {key: found for key, found in left.chunks.items() if all(chunk.name in equal for chunk in found)}
+        return replace(left, chunks=kept) if kept else None
 
     def _seal(self, low: datetime, left: Adopted | None) -> list[ChunkRef]:
         """Write the run record, then the rows between the last horizon and this one."""

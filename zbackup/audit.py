@@ -197,8 +197,8 @@ def reasons_for(
         return Reasons(rows="ZITADEL was set up, upgraded or mirrored: old rows may have been rewritten")
     if before is None or now is None:
         return Reasons(rows="the table's counters could not be read") if before is not now else Reasons()
-    if now.reset != before.reset or now.inserted < before.inserted:
-        return Reasons(rows="the table's counters were reset")
+    if (now.reset, now.started) != (before.reset, before.started) or now.inserted < before.inserted:
+        return Reasons(rows="the table's counters were reset, or lost when the server crashed")
     if now.updated != before.updated:
         return Reasons(rows=f"{now.updated - before.updated} rows were updated")
     surplus = now.inserted - before.inserted > read

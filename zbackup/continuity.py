@@ -9,6 +9,7 @@ histories are never mixed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from zbackup.archive.catalog import Catalog
 from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.archive.names import BackupName
 from zbackup.database.connection import Connection
-from zbackup.database.export import digest_of, holds, read_rows
+from zbackup.database.export import digest_of, holds
 from zbackup.database.snapshot import Workers
 from zbackup.event import Cursor, parse_instant
 from zbackup.source import EventTable, Source
@@ -33,6 +34,8 @@ class Continuity:
     parent: Manifest | None
     continues: bool
     """False: a new generation begins; `parent` then only offers its chunks"""
+    others: tuple[tuple[BackupName, Manifest], ...] = ()
+    """more heads of this server and database, the newest first"""
     compare: str = ""
     """why all rows are to be compared with the source, if they are"""
     warnings: tuple[str, ...] = ()
@@ -51,7 +54,7 @@ def choose_parent(archive: Archive, catalog: Catalog, source: Source) -> Continu
         == (source.system_identifier, source.database_oid)
     ]
     same_line = [(head, manifest) for head, manifest in own if manifest.source.timeline == source.timeline]
-    entry, parent = (same_line or own or manifests)[0]
+    (entry, parent), *others = same_line or own or manifests
     warnings: list[str] = []
     if strays := catalog.strays(entry):
         names = ", ".join(stray.backup for stray in strays[-3:])
@@ -73,20 +76,22 @@ def choose_parent(archive: Archive, catalog: Catalog, source: Source) -> Continu
         warnings.append(f"the timeline went back from {old} to {new}: this server is older than the archive's")
         return Continuity(entry, parent, continues=False, warnings=tuple(warnings))
     compare = f"the timeline moved from {old} to {new}" if old is not None and new is not None and new > old else ""
-    return Continuity(entry, parent, continues=True, compare=compare, warnings=tuple(warnings))
+    return Continuity(entry, parent, True, tuple(others), compare, tuple(warnings))
 
 
 def check_newest_frame(found: Continuity, archive: Archive, connection: Connection, table: EventTable) -> Continuity:
-    """Read the newest sealed frame from the source again, and decide by what is there."""
+    """
+    Read the newest sealed frame from the source again, and decide by what is there.
+
+    Of several histories that this server and database may be continuing, the first whose newest frame is equal.
+    """
     if found.parent is None or not found.continues:
         return found
+    for entry, parent in ((found.entry, found.parent), *found.others):
+        if _frame_equal(archive, parent, connection, table):
+            return replace(found, entry=entry, parent=parent)
     newest = newest_chunk(archive, found.parent)
-    if newest is None:
-        return found
-    frame = archive.trailer(newest).frames[-1]
-    there = b"".join(read_rows(connection, table, parse_instant(frame.first), newest.hi))
-    if there == archive.frame(newest, frame):
-        return found
+    assert newest is not None
     last = Cursor.of_texts(newest.last)
     key: dict[str, object] = {
         "instance_id": last.instance_id.decode(),
@@ -104,9 +109,18 @@ def check_newest_frame(found: Continuity, archive: Archive, connection: Connecti
         warnings=(
             *found.warnings,
             f"the newest archived event ({', '.join(newest.last)}) is not in the source any more: "
-            f"it went back to an older state, or lost events",
+            "it went back to an older state, or lost events",
         ),
     )
+
+
+def _frame_equal(archive: Archive, parent: Manifest, connection: Connection, table: EventTable) -> bool:
+    newest = newest_chunk(archive, parent)
+    if newest is None:
+        return True
+    frame = archive.trailer(newest).frames[-1]
+    digest = hashlib.sha256(archive.frame(newest, frame)).hexdigest()
+    return digest_of(connection, table, parse_instant(frame.first), newest.hi) == (digest, frame.rows)
 
 
 def newest_chunk(archive: Archive, manifest: Manifest) -> ChunkRef | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Literal
 from zbackup.archive import find, names
 from zbackup.archive.archive import Archive
 from zbackup.archive.plan import RestorePlan
-from zbackup.database.claim import examine, strangers, take
+from zbackup.database.claim import changed_since, examine, strangers, take
 from zbackup.database.connection import Connection, target_errors
 from zbackup.database.load import build, load
 from zbackup.database.proof import prove
@@ -98,15 +99,18 @@ def restore(
         check_positions(connection, plan)
         taken = take(connection, plan, run, restart=options.restart)
         if isinstance(taken, Receipt):
-            return _result(plan, taken, began, done_before=True)
+            changed = changed_since(connection, taken)
+            for warning in changed:
+                report(Warned(warning))
+            return _result(plan, taken, began, done_before=True, warnings=changed)
         if taken.moved_aside:
             report(Warned(f"{taken.moved_aside} events of the system were moved to {SCHEMA}.{ASIDE}"))
         load(target, connection, plan, archive.read, options.jobs, report)
-        build(target, connection, plan.table, options.jobs, report)
+        left_out = build(target, connection, plan.table, options.jobs, report)
         counts = partial(find.counts, archive)
         rows = prove(target, connection, plan, counts, options.proof, options.jobs, report)
         published = publish(connection, plan, taken, rows, options.proof, archive.read, report)
-    return _result(plan, published.receipt, began, withheld_events=published.withheld)
+    return _result(plan, published.receipt, began, withheld_events=published.withheld, warnings=left_out)
 
 
 def check_target(archive: Archive, target: str, plan: RestorePlan, *, report: Report = silent) -> None:
@@ -152,6 +156,7 @@ def _result(
     *,
     withheld_events: tuple[tuple[str, ...], ...] = (),
     done_before: bool = False,
+    warnings: Iterable[str] = (),
 ) -> RestoreResult:
     return RestoreResult(
         events=receipt.events,
@@ -165,6 +170,6 @@ def _result(
         proof=receipt.proof,
         seconds=round(time.monotonic() - began, 3),
         moved_aside=receipt.moved_aside,
-        warnings=plan.warnings,
+        warnings=(*plan.warnings, *warnings),
         done_before=done_before,
     )

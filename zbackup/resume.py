@@ -2,14 +2,13 @@
 Go on where a run died: adopt the chunks of its finished slices.
 
 A run that did not commit leaves a run record and chunks. Rows below its horizon were final, so a run that
-continues the same backup may use them, as long as the table is the same file and its counters say that no old
-row changed since.
-Every adopted chunk is read and proved first.
+continues the same backup may use them. Every chunk is read and proved first; whether its rows still are those
+of the source the caller asks the source itself, because counters may be late, lost or silent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,7 +21,7 @@ from zbackup.archive.names import BackupName, ChunkName
 from zbackup.archive.sink import reference
 from zbackup.errors import ArchiveError, ObjectMissing
 from zbackup.event import Cursor
-from zbackup.source import Counters, EventTable, FileIdentity, Source
+from zbackup.source import EventTable, FileIdentity, Source
 
 Look = Callable[[list[bytes], FrameFacts], None]
 
@@ -46,21 +45,19 @@ def adopt(
     source: Source,
     table: EventTable,
     files: FileIdentity,
-    counters: Counters | None,
     below: datetime,
     look: Look,
 ) -> Adopted | None:
     """Find what runs that continued `parent` and died have sealed; None when there is nothing."""
     records = [
         record
-        for record in archive.run_records(parent.backup if parent else "")
+        for record in _records(archive, parent.backup if parent else "")
         if record.parent == (str(parent) if parent else None)
         and record.slices
         and record.horizon.at is not None
         and record.horizon.at <= below
         and _same(record.source, source)
         and (record.table, record.files) == (table, files)
-        and _unchanged(record.counters, counters)
     ]
     if not records:
         return None
@@ -118,7 +115,10 @@ def _same(one: Source, other: Source) -> bool:
     )
 
 
-def _unchanged(before: Counters | None, now: Counters | None) -> bool:
-    if before is None or now is None:
-        return False
-    return (before.updated, before.deleted, before.reset) == (now.updated, now.deleted, now.reset)
+def _records(archive: Archive, after: str) -> Iterator[RunRecord]:
+    """Read run records; one that cannot be read is no reason to stop, for nothing needs it."""
+    for name in archive.run_records(after):
+        try:
+            yield archive.run_record(name)
+        except (ArchiveError, ObjectMissing):
+            continue

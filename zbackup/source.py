@@ -106,3 +106,6 @@ class Counters:
     updated: int
     deleted: int
     reset: datetime | None
+    """when somebody reset those of the database"""
+    started: datetime | None
+    """when those of the server began: at its last crash, if nobody reset them (measured on 15, 16, 18)"""

@@ -86,7 +86,8 @@ class Archive:
     # Backups
 
     def catalog(self) -> Catalog:
-        return Catalog.of(stat.name for stat in self.store.list(names.MANIFESTS))
+        """List the backups. What others put beside the manifests is passed over; `verify` names it."""
+        return Catalog.of(stat.name for stat in self.store.list(names.MANIFESTS) if names.is_manifest(stat.name))
 
     def manifest(self, entry: BackupName) -> Manifest:
         """Read a manifest and prove it. Raises ObjectMissing, Damaged, ArchiveError (newer format)."""
@@ -110,6 +111,8 @@ class Archive:
 
         """
         body = codec.dump(manifest)
+        if codec.load(body, Manifest, manifest.backup) != manifest:
+            raise Damaged(f"the manifest of {manifest.backup} does not read back", hint="This is a bug; report it.")
         entry = name_of(manifest, hashlib.sha256(body).hexdigest())
         self.put(str(entry), body)
         return entry
@@ -118,11 +121,11 @@ class Archive:
         body = codec.dump(record)
         self.put(names.run_record(record.backup, hashlib.sha256(body).hexdigest()), body)
 
-    def run_records(self, after: str = "") -> Iterator[RunRecord]:
-        """Yield the run records whose id comes after a backup's. Raises Damaged."""
+    def run_records(self, after: str = "") -> Iterator[str]:
+        """Yield the names of the run records whose id comes after a backup's."""
         for stat in self.store.list(names.RUNS):
             if stat.name > names.run_record(after, "g"):
-                yield self.run_record(stat.name)
+                yield stat.name
 
     def run_record(self, name: str) -> RunRecord:
         """Read a run record and prove it. Raises Damaged."""

@@ -198,10 +198,14 @@ def inspect_frame(rows: list[bytes], after: Cursor | None) -> FrameFacts:
             if not one < other:
                 raise ValueError(f"{other.texts()} does not come after {one.texts()}")
     positions = [key[1] for key in keys]
-    if len({len(value) for value in positions}) == 1 and {value[-7:-6] for value in positions} == {b"."}:
+    alike = len({len(value) for value in positions}) == 1 and {value[-7:-6] for value in positions} == {b"."}
+    if alike and not min(positions).startswith(b"-"):
         least, greatest = Decimal(min(positions).decode()), Decimal(max(positions).decode())
     else:
         decimals = [Decimal(value.decode()) for value in set(positions)]
+        if not all(value.is_finite() for value in decimals):
+            odd = next(row for row, key in zip(rows, keys, strict=True) if not Decimal(key[1].decode()).is_finite())
+            raise ValueError(f"the position of {cursor_of(odd).texts()} is not a number")
         least, greatest = min(decimals), max(decimals)
     return FrameFacts(first, last, least, greatest, Counter(key[3] for key in keys), Counter(key[4] for key in keys))
 

@@ -50,6 +50,10 @@ def backup_id(now: datetime, random: str) -> str:
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{random}"
 
 
+def is_manifest(name: str) -> bool:
+    return _MANIFEST.fullmatch(name) is not None
+
+
 def run_record(backup: str, sha256: str) -> str:
     return f"{RUNS}{backup}-{sha256}.json"
 

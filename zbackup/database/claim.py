@@ -95,6 +95,14 @@ def examine(connection: Connection, plan: RestorePlan, run: Run) -> Run | Receip
         return take(connection, plan, run)
 
 
+def changed_since(connection: Connection, receipt: Receipt) -> list[str]:
+    """Say whether a finished table still has as many rows as it had; nothing of it is proven anew."""
+    rows = one_row(connection, sql.SQL("SELECT count(*) FROM {}").format(named(EVENTS)))[0]
+    if rows == receipt.events:
+        return []
+    return [f"{SCHEMA}.{EVENTS} was restored before with {receipt.events} events and has {rows} now: it was used since"]
+
+
 def strangers(connection: Connection, schemas: Collection[str]) -> list[str]:
     """Name the tables of other schemas than these: the target is not only ZITADEL's."""
     rows = connection.execute(

@@ -8,6 +8,7 @@ two transactions: settings, snapshots and process ids mean nothing behind those.
 from __future__ import annotations
 
 import contextlib
+import time
 from datetime import timedelta
 
 import psycopg
@@ -48,9 +49,10 @@ _PINNED = {
     "transaction_timeout": "0",
 }
 
-# A pooler gives out the process that came back last, or rotates: with a transaction held open beside, either
-# shows at once; where other sessions take part, within a few looks.
+# A pooler gives out the process that came back last, or rotates: looks with and without a transaction held open
+# beside tell either at once, unless other sessions take part or it is slow to take a process back.
 _LOOKS = 10
+_PAUSE_SECONDS = 0.005
 
 
 def connect(dsn: str, *, role: Role = "source", lock_timeout: timedelta | None = None) -> Connection:
@@ -138,6 +140,7 @@ def _expect_own_process(connection: Connection, dsn: str, role: Role) -> None:
     mine, others = {first}, set[int]()
     with contextlib.closing(_open(dsn, role)) as beside:
         for _ in range(_LOOKS):
+            time.sleep(_PAUSE_SECONDS)
             try:
                 beside.execute("BEGIN")
                 others.add(_process(beside))
@@ -149,6 +152,8 @@ def _expect_own_process(connection: Connection, dsn: str, role: Role) -> None:
                 if "pool" not in str(error):
                     raise
                 raise refused(role)(f"{role} {shown(dsn)}: a pooler refuses transactions", hint=hint) from error
+            time.sleep(_PAUSE_SECONDS)
+            mine.add(_process(connection))
             if len(mine) > 1 or len(others) > 1 or mine & others:
                 raise refused(role)(
                     f"{role} {shown(dsn)}: a pooler shares server processes between sessions", hint=hint

@@ -173,8 +173,8 @@ def counters(connection: psycopg.Connection[Any], oid: int) -> Counters | None:
     None when the server does not know the table yet.
     """
     row = connection.execute(
-        """SELECT s.n_tup_ins, s.n_tup_upd, s.n_tup_del, d.stats_reset
-             FROM pg_stat_all_tables s, pg_stat_database d
+        """SELECT s.n_tup_ins, s.n_tup_upd, s.n_tup_del, d.stats_reset, b.stats_reset
+             FROM pg_stat_all_tables s, pg_stat_database d, pg_stat_bgwriter b
             WHERE s.relid = %s AND d.datname = current_database()""",
         (oid,),
     ).fetchone()

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
+import psycopg
 from psycopg import sql
 
 from zbackup.archive.chunk import split_rows
@@ -113,12 +114,17 @@ def rows_until(frame: bytes, at: datetime) -> list[bytes]:
     return rows[: bisect_right(rows, at, key=lambda row: parse_instant(row[: row.index(b"\t")].decode()))]
 
 
-def build(dsn: str, connection: Connection, table: EventTable, jobs: int, report: Report) -> None:
-    """Add the key and the indexes that are not there yet, then gather statistics."""
+def build(dsn: str, connection: Connection, table: EventTable, jobs: int, report: Report) -> list[str]:
+    """
+    Add the key and the indexes that are not there yet, then gather statistics.
+
+    An index that the target cannot have (an extension or function is missing there) is left out; returns what to
+    say of those.
+    """
     target = restoring(table)
     there: dict[str, str] = dict(
         connection.execute(
-            """SELECT c.relname, split_part(pg_get_indexdef(c.oid), ' USING ', 2)
+            """SELECT c.relname, split_part(pg_get_indexdef(c.oid), ' ON eventstore.events2_restoring USING ', 2)
                  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = %s::regclass""",
             (f"{SCHEMA}.{target.name}",),
         ).fetchall()
@@ -131,15 +137,19 @@ def build(dsn: str, connection: Connection, table: EventTable, jobs: int, report
             )
         )
 
+    left_out: list[str] = []
+
     def one(worker: Connection, index: Index) -> None:
-        worker.execute(
-            sql.SQL("CREATE {} {} ON {} USING {}").format(
-                sql.SQL("UNIQUE INDEX" if index.unique else "INDEX"),
-                sql.Identifier(index.name),
-                relation(target),
-                raw(index.definition),
-            )
-        )
+        statement = sql.SQL("CREATE {} {} ON {} USING {}")
+        kind, name = sql.SQL("UNIQUE INDEX" if index.unique else "INDEX"), sql.Identifier(index.name)
+        try:
+            worker.execute(statement.format(kind, name, relation(target), raw(index.definition)))
+        except psycopg.errors.DuplicateTable:
+            raise
+        except (psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
+            later = statement.format(kind, name, relation(table), raw(index.definition)).as_string(worker)
+            left_out.append(f"index {index.name} was left out ({error.diag.message_primary}); to make it: {later};")
+            report(Warned(left_out[-1]))
 
     for index in table.indexes:
         if there.get(index.name, index.definition) != index.definition:
@@ -151,3 +161,4 @@ def build(dsn: str, connection: Connection, table: EventTable, jobs: int, report
             )
     each(dsn, jobs, [index for index in table.indexes if index.name not in there], one)
     connection.execute(sql.SQL("ANALYZE {}").format(relation(target)))
+    return left_out

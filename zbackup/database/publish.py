@@ -67,9 +67,10 @@ def publish(
         connection.execute("SET LOCAL synchronous_commit = on")
         if at is not None:
             added = connection.execute(
-                sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT DO NOTHING").format(
-                    relation(restoring(table)), columns(table), columns(table), _ADDED
-                )
+                sql.SQL(
+                    """INSERT INTO {} ({}) SELECT {} FROM {}
+                        ON CONFLICT (instance_id, aggregate_type, aggregate_id, "sequence") DO NOTHING"""
+                ).format(relation(restoring(table)), columns(table), columns(table), _ADDED)
             ).rowcount
             withheld = find_withheld(connection, table)
             named_events = first_withheld(connection, MOST_WITHHELD)

@@ -47,13 +47,18 @@ def find_events_table(connection: psycopg.Connection[Any]) -> FoundTable:
     return FoundTable(oid, FileIdentity(oid, relfilenode), _describe(connection, oid, name))
 
 
-def file_identity(connection: psycopg.Connection[Any], oid: int) -> FileIdentity | None:
+def events_files(connection: psycopg.Connection[Any]) -> FileIdentity | None:
     """
-    Return what pg_class shows in the transaction's snapshot, None when the table is not there.
+    Return which files the events table's name means in the transaction's snapshot, None when there is none.
 
-    Reads the catalog's row, not pg_relation_filenode(), which answers from a cache of the present.
+    By name, as workers read it: a table swapped for another keeps its files under its old oid. And from the
+    catalog's row, not pg_relation_filenode(), which answers from a cache of the present.
     """
-    row = connection.execute("SELECT oid, relfilenode FROM pg_class WHERE oid = %s", (oid,)).fetchone()
+    row = connection.execute(
+        """SELECT c.oid, c.relfilenode FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = %s AND c.relname = %s""",
+        (events.SCHEMA, events.TABLE),
+    ).fetchone()
     return None if row is None else FileIdentity(row[0], row[1])
 
 
@@ -117,7 +122,9 @@ def _describe(connection: psycopg.Connection[Any], oid: int, name: str) -> Event
         attributes=tuple(columns),
         key_name=key[0],
         key=key[1],
-        indexes=tuple(Index(index, unique, definition.split(" USING ", 1)[1]) for index, unique, definition in indexes),
+        indexes=tuple(
+            Index(index, unique, definition.partition(f" ON {name} USING ")[2]) for index, unique, definition in indexes
+        ),
     )
 
 
