@@ -38,7 +38,7 @@ from zbackup.event import BEGINNING, END
 from zbackup.progress import Report, Step, Warned
 from zbackup.resume import Adopted, adopt
 from zbackup.seal import UpgradeWatch, seal, tiled
-from zbackup.source import EventTable, HorizonRecord, Source
+from zbackup.source import Counters, EventTable, HorizonRecord, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Attempt:
         self.catalog = self.archive.catalog()
         self.continuity = choose_parent(self.archive, self.catalog, self.source)
         # Before the horizon and the snapshot: what the counters hold by now is seen in the snapshot.
-        self.counters = counters(self.primary or self.control, found.oid)
+        self.counters = self._read_counters(found.oid)
         self.horizon = self._settle(found.oid)
         self.report(Step("snapshot"))
         with (
@@ -123,6 +123,15 @@ class Attempt:
             except BaseException:
                 self.workers.cancel()
                 raise
+
+    def _read_counters(self, table_oid: int) -> Counters | None:
+        """Read them where they count: those of a standby do not move with what it replays."""
+        if self.source.standby and self.primary is None:
+            self._warn(
+                "a standby does not count what its primary updates and deletes: only --audit sees it, or --fence"
+            )
+            return None
+        return counters(self.primary or self.control, table_oid)
 
     def _settle(self, table_oid: int) -> Horizon:
         self.report(Step("horizon"))

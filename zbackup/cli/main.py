@@ -148,7 +148,9 @@ def run() -> None:
 
 def _stopped() -> Interrupted:
     return Interrupted(
-        STOPPED, hint="What was committed stays. Run the same again; what this run left behind harms nothing."
+        STOPPED,
+        hint="What was committed stays, and what this run left harms nothing. Run the same again; for a restore "
+        "give the instant printed above instead of a relative one.",
     )
 
 

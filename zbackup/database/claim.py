@@ -35,6 +35,7 @@ from zbackup.database.target import (
     read_run,
 )
 from zbackup.errors import TargetRefused
+from zbackup.event import instant_text
 from zbackup.source import EventTable
 
 # Counting for a message stops here.
@@ -158,10 +159,15 @@ def _resume(connection: Connection, plan: RestorePlan, found: dict[str, _Relatio
         raise TargetRefused(
             f"the target holds an unfinished restore of another plan: run {run.run}, {run.point}, "
             f"T {run.at or 'the whole backup'}, backup {run.backup}; asked for is {plan.point}, backup {plan.backup}",
-            hint=f"Finish it with `--at {run.at or 'backup:' + run.backup}`, or give it up with --restart, "
-            f"which does: {drop_statements(run)}",
+            hint=_how_to_finish(run, plan) + f"--restart gives it up, which does: {drop_statements(run)}",
         )
     return run
+
+
+def _how_to_finish(run: Run, plan: RestorePlan) -> str:
+    if run.at is not None and run.at == (instant_text(plan.at) if plan.at else None):
+        return f"Backup {plan.backup} answers for this instant now, or later ones added rows to it. "
+    return f"Finish it with `--at {run.at or 'backup:' + run.backup}`. "
 
 
 def drop_statements(run: Run) -> str:

@@ -75,7 +75,7 @@ def translated(dsn: str | None, role: Role) -> Generator[None]:
 def translation(error: psycopg.Error, dsn: str | None, role: Role) -> SourceError | TargetError:
     """Write one error of psycopg's in our words."""
     text = error.diag.message_primary or _one_line(str(error))
-    meaning = _meaning(error.sqlstate, text)
+    meaning = _meaning(error.sqlstate, text, role)
     kind = refused(role) if meaning.refused else SourceError if role == "source" else TargetError
     for secret in sorted(secrets(dsn or ""), key=len, reverse=True):
         text = text.replace(secret, MASK)
@@ -112,6 +112,10 @@ _MEANINGS = {
     "25P03": _LOST,
     "28": _LOGIN,
     "3D000": _Meaning("Name ZITADEL's own database, often `zitadel`; the default is the user's name."),
+    "3D000/target": _Meaning("Create an empty database first (`createdb NAME`), or check the name."),
+    "42501/target": _Meaning(
+        "The role must be allowed to create schemas and tables there: make it the database's owner.", refused=True
+    ),
     "40001": _Meaning(
         "On a standby long reads meet the replay: set hot_standby_feedback = on there, or a greater "
         "max_standby_streaming_delay, and run the same command again.",
@@ -172,10 +176,10 @@ _TEXTS = tuple(
 )
 
 
-def _meaning(state: str | None, text: str) -> _Meaning:
+def _meaning(state: str | None, text: str, role: Role) -> _Meaning:
     said = next((key for pattern, key in _TEXTS if pattern.search(text) and (state is None or key in _OWN)), None)
     key = said or state or ""
-    return _MEANINGS.get(key) or _MEANINGS.get(key[:2]) or _Meaning()
+    return _MEANINGS.get(f"{key}/{role}") or _MEANINGS.get(key) or _MEANINGS.get(key[:2]) or _Meaning()
 
 
 def _one_line(text: str) -> str:
