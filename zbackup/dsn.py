@@ -91,7 +91,7 @@ def secrets(text: str) -> frozenset[str]:
 
     Of one that cannot be read that is every piece; of any other address only the password in it.
     """
-    if "://" in text and not _is_uri(text):
+    if "://" in text.partition("=")[0] and not _is_uri(text):
         url = _URL_PASSWORD.match(text)
         return frozenset({url["password"], unquote(url["password"])} - {""}) if url else frozenset()
     try:

@@ -154,3 +154,12 @@ def test_showing_and_hiding_never_fail(text: str) -> None:
     assert isinstance(dsn.masked(text), str)
     assert all(re.escape(secret) for secret in dsn.secrets(text))
     assert isinstance(dsn.masked_url(text), str)
+
+
+def test_a_password_that_looks_like_an_address_is_a_secret() -> None:
+    """
+    Keywords stay keywords when a password holds `://`.
+    """
+    from zbackup.dsn import secrets as named
+
+    assert "a://b" in named("host=h password='a://b'")
