@@ -100,8 +100,8 @@ class Audit:
         if reasons.surplus:
             found += self._within(reversed(older), budget / 2)
             budget /= 2
-        done = {part.lo for part in found}
-        return found + self._within((part for part in in_turn if part.lo not in done), budget)
+        left = (part for part in in_turn if counted_at(self.counted, part.lo, part.hi) < self.snapshot)
+        return found + self._within(left, budget)
 
     def _within(self, ranges: Iterator[_Range], budget: timedelta) -> list[_Range]:
         end = time.monotonic() + budget.total_seconds()

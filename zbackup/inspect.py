@@ -77,15 +77,17 @@ def listing(archive: Archive) -> Listing:
     catalog = archive.catalog()
     heads = catalog.heads()
     strays = {stray for head in heads for stray in catalog.strays(head)}
+    manifests = {entry: archive.manifest(entry) for entry in heads}
     backups = tuple(
-        _listed(archive.manifest(entry), head=entry in heads, stray=entry in strays) for entry in catalog.entries
+        _listed(manifests.get(entry) or archive.manifest(entry), head=entry in heads, stray=entry in strays)
+        for entry in catalog.entries
     )
-    longest_ago = oldest(archive.manifest(heads[0]).counted) if heads else None
+    longest_ago = oldest(manifests[heads[0]].counted) if heads else None
     return Listing(
         archive=archive.record.archive,
         address=archive.store.address,
         backups=backups,
-        windows=tuple(window(archive, catalog, head) for head in heads),
+        windows=tuple(window(archive, catalog, head, manifests[head]) for head in heads),
         oldest_uncounted=longest_ago.lo if longest_ago else None,
         oldest_uncounted_since=longest_ago.at if longest_ago else None,
     )
@@ -103,9 +105,8 @@ def shown(archive: Archive, backup: str | None) -> Shown:
     return Shown(manifest, tuple(archive.chunks(manifest.log)))
 
 
-def window(archive: Archive, catalog: Catalog, head: BackupName) -> Window:
+def window(archive: Archive, catalog: Catalog, head: BackupName, manifest: Manifest) -> Window:
     """Return what can be restored of a head's line."""
-    manifest = archive.manifest(head)
     first = next(archive.chunks(manifest.log), None) or next(iter(manifest.tail), None)
     return Window(
         generation=head.generation,

@@ -26,7 +26,7 @@ from zbackup.archive.manifest import Capture, CapturedTable, ChunkRef, Manifest,
 from zbackup.archive.names import BackupName
 from zbackup.archive.plan import tiled
 from zbackup.compare import compare
-from zbackup.errors import ArchiveError, Damaged, ObjectMissing, StoreError
+from zbackup.errors import ArchiveError, Damaged, ObjectMissing
 from zbackup.event import Cursor
 from zbackup.progress import Advance, Report, Step, silent
 
@@ -241,9 +241,7 @@ class _Verification:
     def _trying(self, name: str, call: Callable[..., object], *values: object) -> bool:
         try:
             call(*values)
-        except (ArchiveError, StoreError) as error:
-            if not isinstance(error, Damaged | ObjectMissing) and isinstance(error, StoreError):
-                raise
+        except (ArchiveError, ObjectMissing) as error:
             self._found(name, error.message, error.hint)
             return False
         return True

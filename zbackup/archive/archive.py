@@ -182,15 +182,11 @@ class Archive:
 
     def read_object(self, ref: ObjectRef) -> Iterator[bytes]:
         """Yield the rows of a captured table's object, proven when the iteration has ended. Raises Damaged."""
-        digest, size = hashlib.sha256(), 0
         with closing(self.store.open(ref.name)) as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-                size += len(block)
-        if (digest.hexdigest(), size) != (ref.sha256, ref.stored_bytes):
+            reader = ChunkReader(stream, ref.name)
+            yield from reader
+        if (reader.stored_sha256, reader.stored_bytes) != (ref.sha256, ref.stored_bytes):
             raise Damaged(f"{ref.name}: its bytes do not have their digest", hint=_RESTORE_COPY)
-        with closing(self.store.open(ref.name)) as stream:
-            yield from ChunkReader(stream, ref.name)
 
     def trailer(self, ref: ChunkRef) -> Trailer:
         """Read a chunk's trailer alone: two short reads. Raises Damaged."""

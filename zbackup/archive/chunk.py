@@ -26,7 +26,7 @@ from typing import IO, BinaryIO
 import zstandard
 
 from zbackup.archive import codec
-from zbackup.archive.manifest import FORMAT, ChunkRef
+from zbackup.archive.manifest import ChunkRef
 from zbackup.errors import Damaged
 from zbackup.event import Cursor, cursor_of, unescape
 
@@ -267,8 +267,6 @@ class ChunkReader:
         if magic != HEADER_MAGIC:
             raise self._damaged("it does not begin with a header")
         self.header = codec.load(body, Header, self._name)
-        if self.header.format > FORMAT:  # pragma: no cover - codec refuses it first
-            raise self._damaged("newer format")
         sizes: list[tuple[int, int]] = []
         while self._magic() not in (HEADER_MAGIC, TRAILER_MAGIC):
             begin = self._size - len(self._buffer)
