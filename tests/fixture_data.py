@@ -107,6 +107,22 @@ def truths(version: str, *, full: bool = False) -> tuple[Truth, ...]:
     )
 
 
+def shapes(version: str, *, full: bool = False) -> dict[str, Any]:
+    """Return every table of the server, by its qualified name: columns, key, indexes, defaults."""
+    return json.loads((place_of(version, full=full) / "tables.json").read_text())
+
+
+@cache
+def table(version: str, name: str, *, full: bool = False) -> tuple[dict[str, str], ...]:
+    """Return the rows of a table as it was at the end, as COPY text by column; none where they are not at hand."""
+    source = place_of(version, full=full) / "tables" / f"{name}.copy.zst"
+    if not source.exists():
+        return ()
+    names = [column["name"] for column in shapes(version, full=full)[name]["columns"] if not column["generated"]]
+    lines = _unpacked(source).decode().splitlines()
+    return tuple(dict(zip(names, line.split("\t"), strict=True)) for line in lines)
+
+
 def shifted(row: bytes, by: timedelta, names: tuple[str, ...]) -> bytes:
     """Return the row with created_at and position moved in time, by whole microseconds."""
     fields = row.split(b"\t")
@@ -133,10 +149,9 @@ def load(
     Where there is no events table yet, it and the other tables are made, and filled as they were at the end.
     """
     place = place_of(version, full=full)
-    shapes: dict[str, Any] = json.loads((place / "tables.json").read_text())
     exists = connection.execute("SELECT to_regclass(%s)", (EVENTS,)).fetchone() != (None,)
     if not exists:
-        for name, shape in shapes.items():
+        for name, shape in shapes(version, full=full).items():
             if name == EVENTS or tables == "all" or (tables == "state" and name.startswith(STATE)):
                 _create(connection, name, shape)
                 _fill(connection, name, shape, place / "tables" / f"{name}.copy.zst")
