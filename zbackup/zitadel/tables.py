@@ -1,5 +1,5 @@
 """
-The tables of ZITADEL's schemas: what each is, and why it is captured or not.
+The tables of ZITADEL's schemas: what each is, why it is captured or not, and what a restore does with it.
 
     events     archived as events, row by row with a horizon; never part of a capture
     state      copied because events cannot give it back
@@ -7,17 +7,32 @@ The tables of ZITADEL's schemas: what each is, and why it is captured or not.
     metadata   what the migrators know about the schema; travels with the schema text
     ephemeral  of no use after a restore, which leaves it empty
 
-A table that no row names is captured and counts as state. Tables of projections carry a version that grows with
-ZITADEL's (users14, users14_humans); a row names all versions of one. Facts: v2.39 … v4.13.1 and main, July 2026.
+A restore to T that uses the capture S
+
+    load       loads the rows of S
+    warm       loads the rows of S when their handler (handlers.owner) starts from its state of S, else none;
+               where no handler owns the table, when all of them do
+    compute    works the rows out as of T
+    empty      leaves the table empty
+    schema     loads the rows of S where it makes the schema itself, else keeps what ZITADEL wrote there
+    never      does not touch it here: the events, and what zbackup makes itself
+
+A table that no row names is captured and counts as state, unless it bears the name of a handler. Tables of
+projections carry a version that grows with ZITADEL's (users14, users14_humans). Facts: section 2; v2.39 …
+v4.13.1 and main, July 2026.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from zbackup.zitadel.handlers import owner
+
 Kind = Literal["events", "state", "derived", "metadata", "ephemeral"]
+Restore = Literal["load", "warm", "compute", "empty", "schema", "never"]
 
 SCHEMAS = ("eventstore", "system", "projections", "auth", "adminapi", "logstore", "cache", "queue", "zitadel")
 """In the order in which ZITADEL came to make them; it creates nothing in others."""
@@ -25,103 +40,220 @@ SCHEMAS = ("eventstore", "system", "projections", "auth", "adminapi", "logstore"
 KEYS = ("system", "encryption_keys")
 """The one table without which nothing that is encrypted can be read again: part of every backup."""
 
+AUTH_REQUESTS = ("auth", "auth_requests")
+"""Captured and restored only on request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A table, or all versions of one."""
+    """Tables of one schema that are alike."""
 
     schema: str
-    name: str
-    """a regular expression for the whole name"""
+    names: tuple[str, ...]
+    """`*` for all that no earlier row names"""
     kind: Kind
+    restore: Restore
     why: str
     captured: bool = True
+    versioned: bool = False
+    """a number and parts may follow the name: users14, users14_humans"""
+    by_row: bool = False
+    """each row is an object of its own in the archive: few change, and they are large"""
 
+    def fits(self, schema: str, name: str) -> bool:
+        if schema != self.schema:
+            return False
+        if self.versioned:
+            return re.fullmatch(rf"(?:{'|'.join(self.names)})[0-9]*(?:_[a-z0-9_]+)?", name) is not None
+        return name in self.names or self.names == ("*",)
+
+
+_PROJECTIONS = (
+    "actions", "apps", "auth_requests", "authn_keys", "custom_texts", "debug_events", "device_auth_requests",
+    "device_authorizations", "domain_policies", "executions", "flow_triggers", "group_users", "groups",
+    "hosted_login_translations", "idp_login_policy_links", "idp_templates", "idp_user_links", "idps",
+    "instance_domains", "instance_features", "instance_members", "instance_trusted_domains", "instances", "keys",
+    "label_policies", "limits", "lockout_policies", "login_names", "login_policies", "mail_templates",
+    "message_texts", "milestones", "notification_policies", "notification_providers", "oidc_settings",
+    "org_domains", "org_members", "org_metadata", "organization_settings", "orgs", "password_age_policies",
+    "password_complexity_policies", "personal_access_tokens", "privacy_policies", "project_grant_members",
+    "project_grants", "project_members", "project_roles", "projects", "quotas", "restrictions", "saml_requests",
+    "secret_generators", "security_policies", "sessions", "sms_configs", "smtp_configs", "system_features",
+    "targets", "user_auth_methods", "user_grants", "user_metadata", "user_schemas", "users", "web_keys",
+)  # fmt: skip
+
+_OLD_VIEWS = (
+    "users", "users2", "user_memberships", "user_external_idps", "user_external_idps2", "idp_configs", "idp_configs2",
+    "idp_providers", "idp_providers2", "org_project_mapping", "org_project_mapping2", "current_sequences",
+    "failed_events",
+)  # fmt: skip
+
+_OF_A_HANDLER = "a view of the handler with that name"
+_OUTLIVED = "a view of an older version, not read any more"
+_UNUSED_LOCKS = "unused since advisory locks"
 
 # The first row that fits counts.
 TABLES = (
-    Known("eventstore", "events2|events", "events", "archived as events", captured=False),
+    Known("eventstore", ("events2", "events"), "events", "never", "archived as events", captured=False),
     Known(
         "eventstore",
-        "events2_restoring|events2_before_restore|zbackup_ledger",
+        ("events2_restoring", "events2_before_restore", "zbackup_ledger"),
         "events",
+        "never",
         "zbackup's own, of a restore",
         captured=False,
     ),
     Known(
         "eventstore",
-        "events_old",
+        ("events_old",),
         "events",
+        "never",
         "what the upgrade to v2.39 left behind; events2 holds the same events",
         captured=False,
     ),
-    Known("eventstore", "unique_constraints", "state", "commands tell names that are not in any payload"),
-    Known("eventstore", "fields", "derived", "written with the events; refilled by setup steps only"),
-    Known("system", "encryption_keys", "state", "encrypts secrets in events; itself encrypted with the masterkey"),
-    Known("system", "assets", "state", "events hold the names of logos, fonts and avatars only"),
-    Known("projections", "current_states", "derived", "how far each handler has come"),
-    Known("projections", "failed_events2?", "ephemeral", "skipped events; kept to explain, restored empty"),
-    Known("projections", "locks", "ephemeral", "held by handlers that run", captured=False),
-    Known("projections", "quotas_periods", "state", "usage is counted by requests, not by events"),
-    Known("projections", "resource_counts", "derived", "kept by triggers on the projections"),
-    Known("projections", "current_sequences", "state", "where handlers stood before v2.39; read by setup step 15"),
-    Known("projections", "milestones", "state", "up to v2.64 the only place of what was reached; read by step 36"),
+    Known(
+        "eventstore",
+        ("unique_constraints",),
+        "state",
+        "compute",
+        "commands tell names that are not in any payload: the rows of S and what events since S changed",
+    ),
+    Known(
+        "eventstore",
+        ("fields",),
+        "derived",
+        "compute",
+        "written with the events, refilled by setup steps only; those of aggregate type permission by none: they are "
+        "computed, the others are warm",
+    ),
+    Known(
+        "system",
+        ("encryption_keys",),
+        "state",
+        "load",
+        "encrypts secrets in events; itself encrypted with the masterkey",
+    ),
+    Known(
+        "system",
+        ("assets",),
+        "state",
+        "load",
+        "events hold the names of logos, fonts and avatars only",
+        by_row=True,
+    ),
     Known(
         "projections",
-        r"(actions|apps|auth_requests|authn_keys|custom_texts|debug_events|device_auth_requests|domain_policies"
-        r"|executions|flow_triggers|groups|group_users|hosted_login_translations|idp_login_policy_links"
-        r"|idp_templates|idp_user_links|idps|instance_domains|instance_features|instance_members"
-        r"|instance_trusted_domains|instances|keys|label_policies|limits|lockout_policies|login_names"
-        r"|login_policies|mail_templates|message_texts|milestones|notification_policies|notification_providers"
-        r"|oidc_settings|org_domains|org_members|org_metadata|organization_settings|orgs|password_age_policies"
-        r"|password_complexity_policies|personal_access_tokens|privacy_policies|project_grant_members"
-        r"|project_grants|project_members|project_roles|projects|quotas|restrictions|saml_requests"
-        r"|secret_generators|security_policies|sessions|sms_configs|smtp_configs|system_features|targets"
-        r"|user_auth_methods|user_grants|user_metadata|user_schemas|users|web_keys)[0-9]*(_[a-z0-9_]+)?",
+        ("current_states",),
         "derived",
-        "a projection of the handler with that name",
+        "compute",
+        "how far each handler has come: of S for warm ones, the newest event for those with side effects",
     ),
+    Known(
+        "projections",
+        ("failed_events", "failed_events2"),
+        "ephemeral",
+        "empty",
+        "skipped events; kept to explain, and counted towards the next skip if they were restored",
+    ),
+    Known("projections", ("locks",), "ephemeral", "empty", "held by handlers that run", captured=False),
+    Known(
+        "projections",
+        ("quotas_periods",),
+        "state",
+        "load",
+        "usage is counted by requests, not by events; a replay of quota.removed deletes rows",
+    ),
+    Known(
+        "projections",
+        ("resource_counts",),
+        "derived",
+        "warm",
+        "kept by triggers on the projections, which count again what is rebuilt",
+    ),
+    Known(
+        "projections",
+        ("current_sequences",),
+        "state",
+        "load",
+        "where handlers stood before v2.39; read by setup step 15",
+    ),
+    Known(
+        "projections",
+        ("milestones",),
+        "state",
+        "load",
+        "up to v2.64 the only place of what was reached; read by setup step 36",
+    ),
+    Known("projections", _PROJECTIONS, "derived", "warm", _OF_A_HANDLER, versioned=True),
     Known(
         "auth",
-        "auth_requests",
+        ("auth_requests",),
         "ephemeral",
-        "logins under way, with what was typed so far",
+        "empty",
+        "logins under way, with what was typed so far; with --auth-requests captured and loaded",
         captured=False,
     ),
-    Known("auth", "users3|user_sessions|tokens|refresh_tokens", "derived", "a view of the handler with that name"),
-    Known("adminapi", "styling2", "derived", "a view of the handler with that name"),
-    Known("auth|adminapi", "locks", "ephemeral", "unused since advisory locks", captured=False),
+    Known("auth", ("users3", "user_sessions", "tokens", "refresh_tokens"), "derived", "warm", _OF_A_HANDLER),
+    Known("auth", ("locks",), "ephemeral", "empty", _UNUSED_LOCKS, captured=False),
+    Known("auth", _OLD_VIEWS, "derived", "warm", _OUTLIVED),
+    Known("adminapi", ("styling2",), "derived", "warm", _OF_A_HANDLER),
+    Known("adminapi", ("locks",), "ephemeral", "empty", _UNUSED_LOCKS, captured=False),
+    Known("adminapi", ("styling", "current_sequences", "failed_events"), "derived", "warm", _OUTLIVED),
     Known(
-        "auth|adminapi",
-        r"(users|user_memberships|user_external_idps|idp_configs|idp_providers|org_project_mapping|styling"
-        r"|current_sequences|failed_events)[0-9]*",
-        "derived",
-        "a view of an older version, not read any more",
+        "logstore",
+        ("*",),
+        "ephemeral",
+        "empty",
+        "logs of requests and actions, with tokens and addresses",
+        captured=False,
     ),
-    Known("logstore", ".*", "ephemeral", "logs of requests and actions, with tokens and addresses", captured=False),
-    Known("cache", ".*", "ephemeral", "entries older than the restore would be served", captured=False),
-    Known("queue", "river_migration", "metadata", "River's version of its own tables"),
+    Known("cache", ("*",), "ephemeral", "empty", "entries older than the restore would be served", captured=False),
+    Known("queue", ("river_migration",), "metadata", "schema", "River's version of its own tables"),
     Known(
         "queue",
-        "river_(job|queue|leader|client|client_queue|notification)",
+        ("river_job", "river_queue", "river_leader", "river_client", "river_client_queue", "river_notification"),
         "ephemeral",
+        "empty",
         "mails and webhooks under way, with one-time codes; they expire in minutes",
         captured=False,
     ),
-    Known("zitadel", "migrations", "metadata", "tern's version of this schema"),
-    Known("zitadel", ".*", "state", "written directly from v5 on; a replay does not give the same rows"),
+    Known("zitadel", ("migrations",), "metadata", "schema", "tern's version of this schema"),
+    Known(
+        "zitadel",
+        ("*",),
+        "state",
+        "load",
+        "written directly from v5 on, and by the handler relational_tables; a replay does not give the same rows",
+    ),
 )
 
 
 def find(schema: str, name: str) -> Known | None:
     """Return what is known about a table, None for one that no version read so far has."""
-    for known in TABLES:
-        if re.fullmatch(known.schema, schema) and re.fullmatch(known.name, name):
-            return known
-    return None
+    return next((known for known in TABLES if known.fits(schema, name)), None)
 
 
-def left_out(schema: str, name: str) -> str | None:
+def left_out(schema: str, name: str, *, auth_requests: bool = False) -> str | None:
     """Say why a table is not part of a capture; None when it is."""
     known = find(schema, name)
-    return None if known is None or known.captured else f"{known.kind}: {known.why}"
+    if known is None or known.captured or (auth_requests and (schema, name) == AUTH_REQUESTS):
+        return None
+    return f"{known.kind}: {known.why}"
+
+
+def restore_of(schema: str, name: str, handlers: Iterable[str] = ()) -> Restore:
+    """
+    Say what a restore does with a table.
+
+    An unknown one is loaded, as state, unless one of these handlers bears its name and fills it.
+    """
+    known = find(schema, name)
+    if known is not None:
+        return known.restore
+    return "load" if owner(schema, name, handlers) is None else "warm"
+
+
+def stored_by_row(schema: str, name: str) -> bool:
+    """Tell whether each row of a table is an object of its own in the archive."""
+    known = find(schema, name)
+    return known is not None and known.by_row
