@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -20,9 +21,20 @@ import psycopg
 import zstandard
 from psycopg.sql import SQL, Composable, Identifier
 
+from zbackup.event import cursor_of
+from zbackup.zitadel.events import COLUMN_ORDER
+
 VERSIONS = ("v4.13.1", "v2.71.19", "main")
 
 EVENTS = "eventstore.events2"
+CONSTRAINTS = "eventstore.unique_constraints"
+
+COLLATIONS: dict[str, tuple[str, str, str, str | None]] = {
+    "v4.13.1": ("libc", "C.UTF-8", "C.UTF-8", None),
+    "v2.71.19": ("icu", "C.UTF-8", "C.UTF-8", "en-US"),
+    "main": ("libc", "C", "C", None),
+}
+"""Of the databases: provider, collation, ctype and ICU locale, as a source tells them."""
 
 COMPACT = Path(__file__).parent / "data"
 
@@ -81,6 +93,27 @@ def rows(version: str, *, full: bool = False) -> tuple[bytes, ...]:
 @cache
 def columns(version: str, *, full: bool = False) -> tuple[str, ...]:
     return tuple(json.loads((place_of(version, full=full) / "events2.json").read_text())["columns"])
+
+
+@cache
+def archived(version: str, *, full: bool = False) -> tuple[bytes, ...]:
+    """Return the events as an archive holds them: its columns, its order."""
+    names = columns(version, full=full)
+    places = [names.index(name) for name in COLUMN_ORDER]
+    split = (row.rstrip(b"\n").split(b"\t") for row in rows(version, full=full))
+    return tuple(sorted((b"\t".join(fields[at] for at in places) + b"\n" for fields in split), key=cursor_of))
+
+
+def constraints_at(version: str, label: str, *, full: bool = False) -> tuple[bytes, ...]:
+    """
+    Return the rows of `eventstore.unique_constraints` at an instant, as COPY text lines with their newline.
+
+    The label "end" stands for the end of the server's run, which the compact events do not reach.
+    """
+    place = place_of(version, full=full)
+    end = place / "tables" / f"{CONSTRAINTS}.copy.zst"
+    path = end if label == "end" else place / "truth" / label / "unique_constraints.copy.zst"
+    return tuple(_unpacked(path).splitlines(keepends=True))
 
 
 @cache
@@ -160,7 +193,7 @@ def load(
     names = columns(version, full=full)
     if shift:
         chosen = [shifted(row, shift, names) for row in chosen]
-    _copy(connection, EVENTS, names, b"".join(chosen))
+    copy(connection, EVENTS, names, b"".join(chosen))
     connection.commit()
     return len(chosen)
 
@@ -173,7 +206,9 @@ def _create(connection: psycopg.Connection[Any], name: str, shape: dict[str, Any
         kind = column["type"] if known and known[0] else "text"
         part = SQL("{} {}").format(Identifier(column["name"]), _raw(kind))
         if column["generated"]:
-            part += SQL(" GENERATED ALWAYS AS ({}) STORED").format(_raw(column["default"]))
+            # The enums of schema zitadel are text here.
+            expression = re.sub(r"::zitadel\.\w+", "", column["default"])
+            part += SQL(" GENERATED ALWAYS AS ({}) STORED").format(_raw(expression))
         if column["not_null"]:
             part += SQL(" NOT NULL")
         parts.append(part)
@@ -184,7 +219,7 @@ def _create(connection: psycopg.Connection[Any], name: str, shape: dict[str, Any
 def _fill(connection: psycopg.Connection[Any], name: str, shape: dict[str, Any], source: Path) -> None:
     if name != EVENTS and source.exists():
         names = tuple(column["name"] for column in shape["columns"] if not column["generated"])
-        _copy(connection, name, names, _unpacked(source))
+        copy(connection, name, names, _unpacked(source))
 
 
 def _index(connection: psycopg.Connection[Any], name: str, shape: dict[str, Any]) -> None:
@@ -197,7 +232,7 @@ def _index(connection: psycopg.Connection[Any], name: str, shape: dict[str, Any]
                 connection.execute(definition)
 
 
-def _copy(connection: psycopg.Connection[Any], name: str, names: tuple[str, ...], data: bytes) -> None:
+def copy(connection: psycopg.Connection[Any], name: str, names: tuple[str, ...], data: bytes) -> None:
     listed = SQL(", ").join(map(Identifier, names))
     statement = SQL("COPY {} ({}) FROM STDIN").format(_qualified(name), listed)
     with connection.cursor() as cursor, cursor.copy(statement) as copy:

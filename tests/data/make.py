@@ -50,6 +50,10 @@ def cut(full: Path, compact: Path, last: str) -> None:
     write(compact / "truths.json", kept)
     tables: dict[str, Any] = json.loads((full / "tables.json").read_text())
     write(compact / "tables.json", {name: tables[name] for name in ("eventstore.events2", *STATE) if name in tables})
+    for truth in kept:
+        name = Path("truth") / truth["label"] / "unique_constraints.copy.zst"
+        (compact / name).parent.mkdir(parents=True, exist_ok=True)
+        (compact / name).write_bytes(packed(unpacked(full / name)))
     for name in STATE:
         source = full / "tables" / f"{name}.copy.zst"
         if source.exists():

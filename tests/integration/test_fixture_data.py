@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from tests import fixture_data
-from tests.fixture_data import VERSIONS, commits, load, rows, truths
+from tests.fixture_data import VERSIONS, commits, constraints_at, load, rows, truths
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -68,3 +68,5 @@ def test_the_compact_data_is_a_prefix_of_the_full() -> None:
     for version in VERSIONS:
         compact = rows(version)
         assert rows(version, full=True)[: len(compact)] == compact
+        for truth in truths(version):
+            assert constraints_at(version, truth.label) == constraints_at(version, truth.label, full=True)

@@ -1,0 +1,24 @@
+"""Rows of `eventstore.unique_constraints` as COPY text, and back."""
+
+from __future__ import annotations
+
+from zbackup.event import unescape
+
+Row = tuple[str, str, str]
+"""instance_id, unique_type, unique_field; the instance is '' where a name is unique in the whole database"""
+
+COLUMNS = ("instance_id", "unique_type", "unique_field")
+
+# Secret generators are kept as the character of their number: 9 is a TAB, 10 a line feed.
+_ESCAPES = {92: "\\\\", 8: "\\b", 12: "\\f", 10: "\\n", 13: "\\r", 9: "\\t", 11: "\\v"}
+
+
+def row_of(line: bytes) -> Row:
+    """Read a line, with or without its end. Raises ValueError when it is not one of this table."""
+    instance, kind, field = (unescape(part).decode() for part in line.removesuffix(b"\n").split(b"\t"))
+    return instance, kind, field
+
+
+def line_of(row: Row) -> bytes:
+    """Write a line with its end, as PostgreSQL does."""
+    return "\t".join([part.translate(_ESCAPES) for part in row]).encode() + b"\n"
