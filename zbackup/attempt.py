@@ -45,6 +45,8 @@ from zbackup.source import Counters, EventTable, HorizonRecord, Source
 class BackupOptions:
     jobs: int = 2
     capture: bool = True
+    auth_requests: bool = False
+    """capture logins under way, too"""
     audit: bool = False
     """compare all rows with the source"""
     audit_budget: timedelta = timedelta(seconds=2)
@@ -317,7 +319,12 @@ class Attempt:
             self.workers,
             self.pool,
             self._captured_before(),
-            CaptureOptions(not self.options.capture, self.options.pg_dump, self.options.spool),
+            CaptureOptions(
+                keys_only=not self.options.capture,
+                auth_requests=self.options.auth_requests,
+                pg_dump=self.options.pg_dump,
+                spool=self.options.spool,
+            ),
             source=f"{self.source.system_identifier}/{self.source.database}",
             report=self.report,
         )

@@ -7,43 +7,36 @@ table that cannot be read, or that somebody rewrites meanwhile, is noted as miss
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
-import zstandard
-
-from zbackup.archive import names
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import FRAME_BYTES, ChunkWriter, Header
-from zbackup.archive.manifest import FORMAT, Capture, CapturedTable, CaptureRef, ObjectRef
+from zbackup.archive.manifest import FORMAT, Capture, CapturedTable, CaptureRef
+from zbackup.archive.table import PART_BYTES, TableSink
 from zbackup.database.capture import CannotRead, Listed, Locked, list_tables, read_table, rewritten
 from zbackup.database.connection import Connection
 from zbackup.database.schema_dump import SchemaText, dump_schema
 from zbackup.database.snapshot import Snapshot, Workers
-from zbackup.progress import Advance, ObjectStored, Report, Step, Warned, silent
+from zbackup.progress import Report, Step, Warned, silent
 from zbackup.zitadel import tables as known
-
-# A part of a table is closed when it has this many raw bytes, so that no object grows with the table: S3 takes
-# 5 GiB in one PUT, and a part waits in the spool.
-PART_BYTES = 256 << 20
 
 # Before other tables are read nobody waits for a locked one longer than this; it is tried again at the end.
 FIRST_LOOK = timedelta(seconds=1)
-
-SCHEMA_LEVEL = 9
 
 NAMED = 8
 """Tables named in one warning."""
 
 NO_CAPTURE = "left out: --no-capture"
 
+ELSEWHERE = ("a materialized view; REFRESH it after a restore", "a foreign table: its rows are elsewhere")
+"""Why relations are not captured whose rows no restore needs."""
+
 _KINDS = {
-    "m": "a materialized view; REFRESH it after a restore",
-    "f": "a foreign table: its rows are elsewhere",
+    "m": ELSEWHERE[0],
+    "f": ELSEWHERE[1],
     "u": "unlogged: a standby has no rows of it",
 }
 
@@ -52,6 +45,8 @@ _KINDS = {
 class CaptureOptions:
     keys_only: bool = False
     """only system.encryption_keys, as every backup has"""
+    auth_requests: bool = False
+    """also logins under way, with what was typed so far"""
     pg_dump: str | None = None
     spool: str | None = None
     part_bytes: int = PART_BYTES
@@ -84,7 +79,8 @@ def capture(
 
     Raises SourceError, StoreError; what was stored by then is named by nothing.
     """
-    return _Run(archive, control, snapshot, workers, pool, previous, options, source, report).run()
+    sink = TableSink(archive, previous, source, spool=options.spool, part_bytes=options.part_bytes, report=report)
+    return _Run(archive, control, snapshot, workers, pool, sink, options, report).run()
 
 
 @dataclass(slots=True)
@@ -94,12 +90,9 @@ class _Run:
     snapshot: Snapshot
     workers: Workers
     pool: Executor
-    previous: Capture | None
+    sink: TableSink
     options: CaptureOptions
-    source: str
     report: Report
-    new: dict[str, int] = field(default_factory=dict[str, int])
-    """objects that this run stored, and their sizes"""
     missing: dict[str, str] = field(default_factory=dict[str, str])
     missed: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """of these, the ones that should have been captured, by reason"""
@@ -119,14 +112,14 @@ class _Run:
         captured = tuple(read[name] for name in sorted(read))
         record = Capture(
             format=FORMAT,
-            pre_data=self._put_text(schema.pre_data),
-            post_data=self._put_text(schema.post_data),
+            pre_data=None if schema.pre_data is None else self.sink.put_text(schema.pre_data),
+            post_data=None if schema.post_data is None else self.sink.put_text(schema.post_data),
             schema_note=schema.note,
             tables=captured,
             missing=dict(sorted(self.missing.items())),
         )
         stored = self.archive.put_capture(record)
-        texts = tuple(filter(None, (record.pre_data, record.post_data)))
+        texts = filter(None, (record.pre_data, record.post_data, *(table.listed for table in captured)))
         parts = {part.name: part.stored_bytes for table in captured for part in table.parts}
         parts |= {text.name: text.stored_bytes for text in texts}
         ref = CaptureRef(
@@ -137,7 +130,7 @@ class _Run:
             rows=sum(table.rows for table in captured),
             raw_bytes=sum(table.raw_bytes for table in captured),
             table_bytes=sum(parts.values()),
-            new_bytes=sum(size for name, size in parts.items() if name in self.new),
+            new_bytes=sum(size for name, size in parts.items() if name in self.sink.new),
             schema=record.pre_data is not None,
         )
         return Captured(ref, record, tuple(self.warnings))
@@ -152,7 +145,7 @@ class _Run:
                 continue
             if self.options.keys_only and (table.schema, table.name) != known.KEYS:
                 self.missing[str(table)] = NO_CAPTURE
-            elif why := known.left_out(table.schema, table.name):
+            elif why := known.left_out(table.schema, table.name, auth_requests=self.options.auth_requests):
                 self.missing[str(table)] = why
             elif table.relkind in _KINDS:
                 self._miss(str(table), _KINDS[table.relkind])
@@ -193,75 +186,15 @@ class _Run:
     def _table(self, lock_timeout: timedelta | None, table: Listed) -> CapturedTable | CannotRead:
         try:
             with self.workers.borrow() as worker:
-                return self._store(table, read_table(worker, table, lock_timeout=lock_timeout))
+                return self.sink.write(
+                    table.schema,
+                    table.name,
+                    table.columns,
+                    read_table(worker, table, lock_timeout=lock_timeout),
+                    by_row=known.stored_by_row(table.schema, table.name),
+                )
         except CannotRead as reason:
             return reason
-
-    def _store(self, table: Listed, lines: Iterator[bytes]) -> CapturedTable:
-        """
-        Store the rows of a table.
-
-        The last part waits until the digest of all is known: a table of one part, as nearly all are, is stored
-        only if it changed, whatever the version of zstd.
-        """
-        header = Header(FORMAT, str(table), table.columns, self.source)
-        before = self._before(table)
-        digest, rows, raw_bytes = hashlib.sha256(), 0, 0
-        parts: list[ObjectRef] = []
-        writer: ChunkWriter | None = None
-        try:
-            for block, count in _frames(lines):
-                digest.update(block)
-                rows += count
-                raw_bytes += len(block)
-                if writer is not None and writer.raw_bytes + len(block) > self.options.part_bytes:
-                    parts.append(self._put_part(writer))
-                    writer = None
-                writer = writer or ChunkWriter(header, spool=self.options.spool)
-                writer.add_rows(block, count)
-                self.report(Advance(0, len(block)))
-            if before is not None and before.raw_sha256 == digest.hexdigest():
-                return before
-            if writer is not None:
-                parts.append(self._put_part(writer))
-        finally:
-            if writer is not None:
-                writer.discard()
-        return CapturedTable(table.schema, table.name, table.columns, rows, raw_bytes, digest.hexdigest(), tuple(parts))
-
-    def _before(self, table: Listed) -> CapturedTable | None:
-        for one in self.previous.tables if self.previous else ():
-            if (one.schema, one.name, one.columns) == (table.schema, table.name, table.columns):
-                return one
-        return None
-
-    def _put_part(self, writer: ChunkWriter) -> ObjectRef:
-        file = writer.close()
-        with file.body:
-            ref = ObjectRef(names.table_object(file.sha256), file.sha256, file.stored_bytes)
-            if not self._there(ref):
-                self.archive.put_chunk(ref.name, file)
-                self._stored(ref)
-        return ref
-
-    def _put_text(self, text: bytes | None) -> ObjectRef | None:
-        if text is None:
-            return None
-        body = zstandard.ZstdCompressor(level=SCHEMA_LEVEL, write_checksum=True).compress(text)
-        digest = hashlib.sha256(body).hexdigest()
-        ref = ObjectRef(names.table_object(digest), digest, len(body))
-        if not self._there(ref):
-            self.archive.put(ref.name, body)
-            self._stored(ref)
-        return ref
-
-    def _there(self, ref: ObjectRef) -> bool:
-        stat = self.archive.store.stat(ref.name)
-        return stat is not None and stat.size == ref.stored_bytes
-
-    def _stored(self, ref: ObjectRef) -> None:
-        self.new[ref.name] = ref.stored_bytes
-        self.report(ObjectStored(ref.name, ref.stored_bytes))
 
     def _miss(self, name: str, why: str) -> None:
         """Note a table that should be there and is not; `_warn_missed` tells."""
@@ -279,17 +212,3 @@ class _Run:
     def _warn(self, message: str, hint: str = "") -> None:
         self.warnings.append(message)
         self.report(Warned(message, hint))
-
-
-def _frames(lines: Iterator[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Group rows into frames of about `FRAME_BYTES`, with the number of rows in each."""
-    frame: list[bytes] = []
-    size = 0
-    for line in lines:
-        if frame and size + len(line) > FRAME_BYTES:
-            yield b"".join(frame), len(frame)
-            frame, size = [], 0
-        frame.append(line)
-        size += len(line)
-    if frame:
-        yield b"".join(frame), len(frame)

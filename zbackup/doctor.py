@@ -15,10 +15,11 @@ from datetime import datetime
 
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
-from zbackup.capture import PART_BYTES
+from zbackup.archive.table import PART_BYTES
 from zbackup.check import Check, Verdict, fail, failed, ok, sized, skipped, tried, warn
 from zbackup.check_source import SourceChecks
 from zbackup.errors import ZbackupError
+from zbackup.masterkey import check_archive, judged
 from zbackup.progress import Report, Step, silent
 from zbackup.store.base import Store
 from zbackup.store.probe import Probes, probe, utc_now
@@ -50,10 +51,15 @@ def doctor(
     spool: str | None = None,
     jobs: int = 2,
     grants: bool = False,
+    masterkey: bytes | None = None,
     now: Callable[[], datetime] = utc_now,
     report: Report = silent,
 ) -> DoctorResult:
-    """Make every check that can be made with what is given; an archive is probed with objects of its own."""
+    """
+    Make every check that can be made with what is given; an archive is probed with objects of its own.
+
+    A masterkey is held against the source if there is one, else against the newest backup.
+    """
     checks: list[Check] = []
     probes: Probes | None = None
     if store is None:
@@ -65,6 +71,9 @@ def doctor(
         checks.append(tried("archive", lambda: _archive(store)))
     sql: str | None = None
     skew, size = None, None
+    fit = skipped("masterkey", "no masterkey is given (--masterkey-file)")
+    if masterkey is not None and source is None:
+        fit = tried("masterkey", lambda: _masterkey(store, masterkey, report))
     if source is None:
         checks.append(skipped("source", "no source is given"))
     else:
@@ -72,6 +81,8 @@ def doctor(
         looks = SourceChecks(source, fence, pg_dump)
         try:
             checks += looks.run()
+            if masterkey is not None:
+                fit = looks.masterkey(masterkey, report)
             try:
                 skew, size = looks.skew(now), looks.events_bytes()
                 sql = looks.grants() if grants else None
@@ -81,7 +92,7 @@ def doctor(
             looks.close()
     checks.append(_spool(spool, jobs, size))
     checks.append(_clocks(skew, probes.clock_skew if probes else None))
-    checks.append(_assets(zitadel))
+    checks += (_assets(zitadel), fit)
     return DoctorResult(tuple(checks), all(check.verdict != "fail" for check in checks), sql)
 
 
@@ -138,6 +149,16 @@ def _archive(store: Store) -> Check:
         "archive",
         f"{archive.record.archive}, {len(catalog.entries)} backups, the newest of {head.snapshot:%Y-%m-%d %H:%M:%S}Z",
     )
+
+
+def _masterkey(store: Store | None, masterkey: bytes, report: Report) -> Check:
+    if store is None:
+        return skipped("masterkey", "there is neither source nor archive to hold it against")
+    archive = Archive.open(store)
+    head = archive.catalog().head()
+    if head is None:
+        return skipped("masterkey", "the archive holds no backup yet")
+    return judged(check_archive(archive, archive.manifest(head), masterkey, report))
 
 
 def _spool(spool: str | None, jobs: int, events_bytes: int | None) -> Check:

@@ -51,6 +51,7 @@ _TABLE = (
     Known("target", "dsn", "The database to restore into, as libpq takes it."),
     Known("fence", "dsn", "The primary of a source that is a standby, to settle the horizon there."),
     Known("zitadel_config", "files", "ZITADEL's own YAML files, merged in order, for the source's connection."),
+    Known("masterkey_file", "text", "File with ZITADEL's masterkey, to see whether it fits; else ZITADEL_MASTERKEY."),
     Known("s3_endpoint", "url", "URL of an S3 server that is not AWS."),
     Known(
         "s3_addressing",
@@ -61,6 +62,12 @@ _TABLE = (
     ),
     Known("jobs", "whole", "Connections and threads that work at once.", 2, least=1),
     Known("capture", "switch", "Store schema, state and derived tables with each backup.", default=True),
+    Known(
+        "auth_requests",
+        "switch",
+        "Include logins under way (auth.auth_requests), with what was typed so far.",
+        default=False,
+    ),
     Known("audit", "switch", "Compare all archived rows with the source.", default=False),
     Known(
         "audit_budget",
@@ -88,6 +95,7 @@ KNOWN = {known.name: known for known in _TABLE}
 OTHER_VARIABLES = {
     "ZBACKUP_CONFIG": "The TOML file, as --config.",
     "ZBACKUP_PG_BIN": "Folder of PostgreSQL's programs (pg_dump and, for the demo, the server).",
+    "ZITADEL_MASTERKEY": "ZITADEL's masterkey itself, where no masterkey_file is given.",
 }
 
 

@@ -254,6 +254,8 @@ def _name_capture(capture: Capture, named: _Named) -> None:
     for ref in filter(None, (capture.pre_data, capture.post_data)):
         named.others[ref.name] = ref
     for table in capture.tables:
+        if table.listed is not None:
+            named.others[table.listed.name] = table.listed
         for part in table.parts:
             named.others[part.name] = part
             named.tables[part.name] = table

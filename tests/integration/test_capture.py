@@ -22,6 +22,8 @@ from tests.fix_postgres import VERSIONS, StartPostgres, every_version
 from zbackup.archive.archive import Archive, unpacked
 from zbackup.archive.chunk import FRAME_BYTES
 from zbackup.archive.manifest import Capture, CapturedTable, ObjectRef
+from zbackup.archive.names import ROWS
+from zbackup.archive.table import read_table
 from zbackup.capture import NO_CAPTURE, Captured, CaptureOptions, capture
 from zbackup.database.connection import connect
 from zbackup.database.embedded import EmbeddedPostgres, standby_of
@@ -117,7 +119,7 @@ def meanwhile(dsn: str, statements: str) -> Report:
 
 
 def rows(archive: Archive, table: CapturedTable) -> bytes:
-    return b"".join(block for part in table.parts for block in archive.read_object(part))
+    return b"".join(read_table(archive, table))
 
 
 def names(captured: Captured) -> set[str]:
@@ -259,10 +261,10 @@ def test_large_tables_are_stored_in_parts(archive: Archive, database: str) -> No
     A table larger than a part becomes several objects of whole rows, which together are its rows; unchanged
     ones are not stored again even when a later one is.
     """
-    execute(database, "CREATE SCHEMA system; CREATE TABLE system.assets (name integer, data bytea)")
+    execute(database, "CREATE SCHEMA projections; CREATE TABLE projections.users14 (name integer, data bytea)")
     with as_owner(database) as connection:
         for number in range(6):
-            connection.execute("INSERT INTO system.assets VALUES (%s, %s)", (number, os.urandom(FRAME_BYTES)))
+            connection.execute("INSERT INTO projections.users14 VALUES (%s, %s)", (number, os.urandom(FRAME_BYTES)))
     first = run(archive, database, part_bytes=20 << 20)
     table = first.capture.tables[0]
 
@@ -270,11 +272,43 @@ def test_large_tables_are_stored_in_parts(archive: Archive, database: str) -> No
     assert hashlib.sha256(rows(archive, table)).hexdigest() == table.raw_sha256
     assert (6, table.raw_bytes) == (table.rows, len(rows(archive, table)))
 
-    execute(database, "INSERT INTO system.assets VALUES (6, 'x')")
+    execute(database, "INSERT INTO projections.users14 VALUES (6, 'x')")
     second = run(archive, database, first.capture, part_bytes=20 << 20)
 
     assert second.capture.tables[0].parts[:2] == table.parts[:2]
     assert second.ref.new_bytes == second.capture.tables[0].parts[2].stored_bytes
+
+
+def test_one_changed_asset_is_stored_alone(archive: Archive, database: str, new_database: Callable[[], str]) -> None:
+    """
+    A logo that changed is one object, and the list of all; the others are found, wherever the table has them by
+    now. Each capture gives the assets of its moment.
+    """
+    with psycopg.connect(database) as connection:
+        history.create_schema(connection)
+        history.fill_state(connection, assets=300)
+    first = run(archive, database)
+    before = content(database, {"system.assets"})
+    execute(database, "UPDATE system.assets SET data = 'new', updated_at = now() WHERE name LIKE 'users/7/%'")
+    execute(database, "DELETE FROM system.assets WHERE name LIKE 'users/8/%'")
+    execute(database, "CREATE INDEX by_data ON system.assets (md5(data)); CLUSTER system.assets USING by_data")
+    stored: list[Progress] = []
+
+    second = run(archive, database, first.capture, report=stored.append)
+
+    assert [300, 299] == [parts_of(captured) for captured in (first, second)]
+    objects = [record.name for record in stored if isinstance(record, ObjectStored)]
+    assert 1 == sum(name.startswith(ROWS) for name in objects)
+    assert len(objects) <= 4, "the row, the list, and the schema in two parts"
+    assert second.ref.stored_bytes < 5000
+    for captured, rows in ((first, before), (second, content(database, {"system.assets"}))):
+        target = new_database()
+        restore(archive, Captured(captured.ref, archive.capture(captured.ref), ()), target)
+        assert rows == content(target, {"system.assets"})
+
+
+def parts_of(captured: Captured) -> int:
+    return next(len(table.parts) for table in captured.capture.tables if table.name == "assets")
 
 
 def test_empty_tables_need_no_object(archive: Archive, database: str) -> None:
@@ -395,6 +429,28 @@ def test_keys_alone(archive: Archive, database: str) -> None:
     assert {"system.encryption_keys"} == names(captured)
     assert NO_CAPTURE == captured.capture.missing["system.assets"] == captured.capture.schema_note
     assert captured.warnings == ()
+
+
+def test_logins_under_way_are_captured_on_request(
+    archive: Archive, database: str, new_database: Callable[[], str]
+) -> None:
+    """
+    What somebody is typing right now is left out with the reason, unless asked for; then it comes back.
+    """
+    with psycopg.connect(database) as connection:
+        history.create_schema(connection)
+        history.fill_state(connection)
+    execute(database, "INSERT INTO auth.auth_requests (instance_id, id) VALUES ('i', 'under way')")
+
+    usual = run(archive, database)
+    asked = run(archive, database, usual.capture, auth_requests=True)
+
+    assert "what was typed so far" in usual.capture.missing["auth.auth_requests"]
+    assert "auth.auth_requests" not in names(usual) | asked.capture.missing.keys()
+    assert asked.warnings == ()
+    target = new_database()
+    restore(archive, asked, target)
+    assert content(database, {"auth.auth_requests"}) == content(target, {"auth.auth_requests"})
 
 
 def test_unknown_tables_are_captured_and_named(archive: Archive, database: str) -> None:

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 
 from tests.fix_archive import Backup, execute, restored
-from tests.history import create_schema, fill, push
+from tests.history import create_schema, fill, fill_state, push
 from zbackup.archive.archive import Archive
+from zbackup.archive.table import LISTED
 from zbackup.errors import ZbackupError
 from zbackup.verify import Level, verify
 
@@ -24,7 +25,9 @@ def source(database: str) -> str:
 
 @pytest.fixture
 def full_archive(archive: Archive, source: str, back_up: Backup) -> Archive:
-    """Two backups, a capture, an amendment and a tail."""
+    """Two backups, captures with more assets than one record lists, an amendment and a tail."""
+    with psycopg.connect(source) as connection:
+        fill_state(connection, assets=LISTED + 1)
     back_up(capture=True)
     with psycopg.connect(source) as connection:
         push(connection, "i1", ("user", "new"))

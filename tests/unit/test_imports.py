@@ -28,10 +28,11 @@ HOMES = {
     "typer": {"cli"},
     "rich": {"cli"},
     "yaml": {"zitadel"},
+    "cryptography": {"zitadel"},
     "pydantic": {"archive"},
 }
 # A database is told by values of the archive what to load and proves rows like it; it opens no archive.
-NOT_FOR_DATABASE = {"zbackup.archive.archive", "zbackup.archive.log", "zbackup.archive.sink"}
+NOT_FOR_DATABASE = {f"zbackup.archive.{name}" for name in ("archive", "log", "sink", "table")}
 
 
 def imports(path: Path) -> set[str]:

@@ -7,6 +7,7 @@ import io
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import zstandard
 
@@ -16,6 +17,7 @@ from zbackup.archive.chunk import TRAILER_MARK, ChunkFile, ChunkReader, Frame, T
 from zbackup.archive.manifest import (
     ArchiveRecord,
     Capture,
+    CapturedTable,
     CaptureRef,
     ChunkRef,
     IndexRef,
@@ -204,13 +206,26 @@ class Archive:
     # Captures
 
     def capture(self, ref: CaptureRef) -> Capture:
-        return codec.load(
-            unpacked(self.get(ObjectRef(ref.name, ref.sha256, ref.stored_bytes)), ref.name), Capture, ref.name
-        )
+        """Read a capture's record, and what lists parts for it. Raises ObjectMissing, Damaged."""
+        body = unpacked(self.get(ObjectRef(ref.name, ref.sha256, ref.stored_bytes)), ref.name)
+        capture = codec.load(body, Capture, ref.name)
+        return replace(capture, tables=tuple(map(self._with_parts, capture.tables)))
 
     def put_capture(self, capture: Capture) -> ObjectRef:
-        body = zstandard.ZstdCompressor(level=9).compress(codec.dump(capture))
+        """Store a capture's record. All objects it names must already be stored."""
+        tables = tuple(replace(table, parts=()) if table.listed else table for table in capture.tables)
+        body = zstandard.ZstdCompressor(level=9).compress(codec.dump(replace(capture, tables=tables)))
         return self.put(names.capture_record(hashlib.sha256(body).hexdigest()), body)
+
+    def text(self, ref: ObjectRef) -> bytes:
+        """Read the text of a captured schema and prove it. Raises Damaged."""
+        return unpacked(self.get(ref), ref.name)
+
+    def _with_parts(self, table: CapturedTable) -> CapturedTable:
+        if table.listed is None:
+            return table
+        body = unpacked(self.get(table.listed), table.listed.name)
+        return replace(table, parts=codec.load(body, tuple[ObjectRef, ...], table.listed.name))
 
     def objects(self) -> Iterator[Stat]:
         """Yield every object of the archive."""

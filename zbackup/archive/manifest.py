@@ -201,6 +201,9 @@ class CapturedTable:
     raw_bytes: int
     raw_sha256: str
     parts: tuple[ObjectRef, ...]
+    """in the order of the rows"""
+    listed: ObjectRef | None = None
+    """where the parts are listed when they are many; the record of the capture then holds none of them"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ Names of the objects of an archive.
     archive/<archive id>-<digest>.json        what makes a folder an archive; written by init
     runs/<backup>-<digest>.json               run record, before the first chunk
     events/<backup>/<slice>.<part>[e]-<digest>.zst   sealed chunks and tails; `e` ends its slice
-    tables/<xx>/<digest>.zst                  rows of captured tables, schema text; content-addressed
+    tables/<xx>/<digest>.zst                  rows of captured tables, long lists of such objects, schema text
+    tables/rows/<xx>/<row>-<digest>.zst       one row of a table that is stored row by row, such as system.assets
     captures/<digest>.json.zst                list of the tables of one capture
     indexes/<backup>-<digest>.json.zst        up to 1 000 chunks of a log
     manifests/<number>_<backup>_<generation>_<parent>_<horizon>_<snapshot>_<digest>.json
@@ -12,7 +13,8 @@ Names of the objects of an archive.
 Every name carries a digest or a run id, so none is used twice. A digest in a name is SHA-256 in hex of the
 stored bytes, cut to 32 digits where something else holds the whole of it; what nothing else vouches for
 has all 64. The name of a manifest holds what is needed to choose among backups, so that a
-listing is enough to plan.
+listing is enough to plan. The name of a row begins with the digest of the header and the row before
+compression (32 digits): by it a row is found again, and a listing is enough to refer to it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ ARCHIVES = "archive/"
 RUNS = "runs/"
 EVENTS = "events/"
 TABLES = "tables/"
+ROWS = "tables/rows/"
 CAPTURES = "captures/"
 INDEXES = "indexes/"
 MANIFESTS = "manifests/"
@@ -43,6 +46,7 @@ _RECORD = re.compile(r"-([0-9a-f]{64})\.json$")
 _CHUNK = re.compile(
     rf"events/(?P<backup>{_BACKUP})/(?P<slice>\w+)\.(?P<part>\d{{4}})(?P<last>e?)-(?P<sha256>[0-9a-f]{{32}})\.zst"
 )
+_ROW = re.compile(r"tables/rows/[0-9a-f]{2}/(?P<row>[0-9a-f]{32})-(?P<sha256>[0-9a-f]{64})\.zst")
 
 
 def backup_id(now: datetime, random: str) -> str:
@@ -70,6 +74,16 @@ def digest_in(name: str) -> str:
 
 def table_object(sha256: str) -> str:
     return f"{TABLES}{sha256[:2]}/{sha256[:32]}.zst"
+
+
+def row_object(row: str, sha256: str) -> str:
+    return f"{ROWS}{row[:2]}/{row[:32]}-{sha256}.zst"
+
+
+def row_of(name: str) -> tuple[str, str] | None:
+    """Return a row's digest and that of its stored bytes, as the name tells them; None for any other object."""
+    match = _ROW.fullmatch(name)
+    return None if match is None else (match["row"], match["sha256"])
 
 
 def capture_record(sha256: str) -> str:

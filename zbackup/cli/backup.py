@@ -16,6 +16,7 @@ def backup(
     zitadel_config: options.ZitadelConfig = None,
     fence: options.Fence = None,
     capture: options.Capture = None,
+    auth_requests: options.AuthRequests = None,
     audit: options.Audit = None,
     audit_budget: options.AuditBudget = None,
     jobs: options.Jobs = None,
@@ -46,6 +47,7 @@ def backup(
             job.no_effect("standby_lag", "the horizon is settled at the primary")
         if not job.settings.switch("capture"):
             job.no_effect("pg_dump", "nothing is captured")
+            job.no_effect("auth_requests", "nothing is captured")
         found = job.source()
         result = use_case.backup(
             job.archive(), found.dsn, _options(job), fence=job.settings.text("fence"), report=job.report
@@ -60,6 +62,7 @@ def _options(job: Job) -> BackupOptions:
     return BackupOptions(
         jobs=settings.whole("jobs"),
         capture=settings.switch("capture"),
+        auth_requests=settings.switch("auth_requests"),
         audit=settings.switch("audit"),
         audit_budget=settings.duration("audit_budget"),
         margin=settings.duration("horizon_margin"),

@@ -31,10 +31,12 @@ Source = Annotated[str | None, _of("source", "DSN")]
 Target = Annotated[str | None, _of("target", "DSN")]
 Fence = Annotated[str | None, _of("fence", "DSN")]
 ZitadelConfig = Annotated[list[str] | None, _of("zitadel_config", "FILE")]
+MasterkeyFile = Annotated[str | None, _of("masterkey_file", "PATH")]
 S3Endpoint = Annotated[str | None, _of("s3_endpoint")]
 S3Addressing = Annotated[str | None, _of("s3_addressing")]
 Jobs = Annotated[str | None, _of("jobs", "N")]
 Capture = Annotated[bool | None, _of("capture")]
+AuthRequests = Annotated[bool | None, _of("auth_requests")]
 Audit = Annotated[bool | None, _of("audit")]
 AuditBudget = Annotated[str | None, _of("audit_budget")]
 HorizonMargin = Annotated[str | None, _of("horizon_margin")]
@@ -56,6 +58,15 @@ At = Annotated[
 ]
 Generation = Annotated[
     str | None, typer.Option(metavar="ID", help="The generation to answer from, instead of the newest.")
+]
+
+Cold = Annotated[bool, typer.Option("--cold", help="Leave derived tables empty, for ZITADEL's setup to rebuild them.")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SCHEMA.TABLE", help="Leave a table empty that cannot, or is not to, be brought back."),
+]
+EventsOnly = Annotated[
+    bool, typer.Option("--events-only", help="Bring back the events table alone, with its key and indexes.")
 ]
 
 Config = Annotated[
