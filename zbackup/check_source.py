@@ -19,6 +19,8 @@ from zbackup.database.sessions import prepared
 from zbackup.database.shape import FoundTable, find_events_table, zitadel_version
 from zbackup.database.standby import expect_primary, in_recovery
 from zbackup.errors import ZbackupError
+from zbackup.masterkey import check_source, judged
+from zbackup.progress import Report
 from zbackup.source import Blocker
 from zbackup.zitadel import push, tables
 
@@ -91,6 +93,12 @@ class SourceChecks:
             return None
         with source_errors(self.dsn):
             return look.table_bytes(self.connection, self.found.oid)
+
+    def masterkey(self, masterkey: bytes, report: Report) -> Check:
+        if self.connection is None:
+            return skipped("masterkey", "the source cannot be reached")
+        table = self.found.table if self.found is not None else None
+        return tried("masterkey", lambda: self._within(lambda it: judged(check_source(it, table, masterkey, report))))
 
     def grants(self) -> str:
         """Write the SQL for the role that is used now, or for one to be made in the place of an owner."""

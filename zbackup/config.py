@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,10 +21,14 @@ from typing import TYPE_CHECKING, Any, cast
 from zbackup import dsn
 from zbackup.errors import UsageError
 from zbackup.settings import KNOWN, OTHER_VARIABLES, Origin, Setting, of_flag, of_toml, way_out
+from zbackup.zitadel.masterkey import MASTERKEY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
+
+# No more is read of a file that should hold 32 bytes.
+_MASTERKEY_FILE_BYTES = 4096
 
 _FILES = (Path("zbackup.toml"), Path("~/.config/zbackup/zbackup.toml"), Path("/etc/zbackup.toml"))
 
@@ -94,20 +98,79 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str], file: str |
 def secrets(settings: Settings | None, environ: Mapping[str, str]) -> frozenset[str]:
     """Name everything that must not be repeated in a message, as far as it is known by now."""
     found = {value for name, value in environ.items() if value and _SECRET_VARIABLE.search(name)}
+    found |= {value.strip() for value in found} - {""}
     texts = [value for name, value in environ.items() if "://" in value or _DSN_VARIABLE.search(name)]
     if settings is not None:
         values = [one for one in settings.all.values() if one.value is not None]
         texts += [str(one.value) for one in values if one.secret or "://" in str(one.value)]
+    files = [environ.get("ZBACKUP_MASTERKEY_FILE"), settings.text("masterkey_file") if settings else None]
+    found |= {file for file in files if file and may_be_masterkey(file)}
     # A password that is also a user's name gives nothing away where that name is printed.
     found -= {value for name, value in environ.items() if _PLAIN_VARIABLE.search(name)}
     return frozenset(found.union(*map(dsn.secrets, texts)))
 
 
 _SECRET_VARIABLE = re.compile(
-    r"^PG(SSL)?PASSWORD$|^AWS_(SECRET_ACCESS_KEY|SESSION_TOKEN)$|^ZITADEL_(.*(PASSWORD|SECRET)|MASTERKEY)$"
+    r"^PG(SSL)?PASSWORD$|^AWS_(SECRET_ACCESS_KEY|SESSION_TOKEN)$"
+    r"|^ZITADEL_(.*(PASSWORD|SECRET)|MASTERKEY)$|^ZBACKUP_MASTERKEY$"
 )
 _PLAIN_VARIABLE = re.compile(r"^PG(USER|HOST|DATABASE)$|^ZITADEL_DATABASE_.*(USERNAME|HOST|DATABASE)$")
 _DSN_VARIABLE = re.compile(r"^ZBACKUP_(SOURCE|TARGET|FENCE)$|^ZITADEL_.*DSN$")
+
+
+@dataclass(frozen=True, slots=True)
+class Masterkey:
+    value: bytes = field(repr=False)
+    place: str
+    """the file or variable that holds it"""
+    newline: bool
+    """one follows it there"""
+
+
+def masterkey(settings: Settings, environ: Mapping[str, str]) -> Masterkey | None:
+    """
+    Read the masterkey: from masterkey_file, else from ZITADEL_MASTERKEY; None when neither is given.
+
+    One newline after the 32 bytes is left out. Raises UsageError, which repeats nothing of what was read.
+    """
+    setting = settings["masterkey_file"]
+    if setting.value is not None:
+        place = str(setting.value)
+        raw = _masterkey_file(place, setting.origin)
+    elif environ.get("ZITADEL_MASTERKEY"):
+        place, raw = "ZITADEL_MASTERKEY", os.fsencode(environ["ZITADEL_MASTERKEY"])
+    else:
+        return None
+    value = raw
+    if len(raw) != MASTERKEY_BYTES and raw.endswith(b"\n"):
+        value = raw.removesuffix(b"\n").removesuffix(b"\r")
+    if len(value) != MASTERKEY_BYTES:
+        length = f"more than {_MASTERKEY_FILE_BYTES}" if len(raw) > _MASTERKEY_FILE_BYTES else f"{len(raw)}"
+        raise UsageError(
+            f"the masterkey in {place} has {length} bytes, not {MASTERKEY_BYTES}",
+            hint="ZITADEL takes exactly 32 bytes. Look for quotes, spaces or newlines around it, or another encoding.",
+        )
+    return Masterkey(value, place, newline=value != raw)
+
+
+def may_be_masterkey(text: str) -> bool:
+    """Whether a text that should name a file may be the key itself, which is not to be repeated then."""
+    return len(os.fsencode(text)) == MASTERKEY_BYTES and not os.path.exists(text)  # noqa: PTH110  raises nothing
+
+
+def _masterkey_file(path: str, origin: Origin) -> bytes:
+    try:
+        if not path:
+            raise ValueError("it is empty")
+        with Path(path).open("rb") as file:
+            return file.read(_MASTERKEY_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        shown = "a name of 32 bytes, not repeated as it may be the key" if may_be_masterkey(path) else path
+        raise UsageError(
+            f"masterkey_file from {origin}: {shown}{': ' if path else ''}{reason}",
+            hint="Name a file that holds the masterkey, or set ZITADEL_MASTERKEY; the key itself is no argument.",
+        ) from None
 
 
 def _find_file(file: str | None, environ: Mapping[str, str]) -> Path | None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 CANARY = "cAnAry-5ecret"
 
+# As long as a masterkey.
+KEY = f"{CANARY}-and-more-of-it--32"
+
 # Nothing listens there: the connection is refused, and libpq says so in its own words.
 REACHES_NOTHING = (
     f"postgres://someone:{CANARY}@127.0.0.1:1/events",
@@ -156,6 +159,52 @@ def test_not_of_zitadels_configuration(
         silent_about("backup", "--archive", str(bare / "none"))
         silent_about("doctor", "--archive", str(bare / "none"))
         silent_about("verify", "--archive", str(bare / "none"), "--compare")
+
+
+@pytest.mark.parametrize("key", [KEY, f"{KEY}\n", KEY[:-1], f"{KEY}{KEY}", f"{KEY[:-1]}é", f'"{KEY}"', f"{KEY}\n\n"])
+def test_not_of_a_masterkey(
+    silent_about: Callable[..., Ran], archive: str, source: str, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """
+    Of the right length or not: in a file, in a variable, and where only the name of a file belongs.
+    """
+    Path("masterkey").write_text(key)
+    Path("zbackup.toml").write_text('masterkey_file = "masterkey"')
+    places = ("--archive", archive, "--source", source)
+    for command in (("doctor", *places), ("plan", *places[:2]), ("plan", "--archive", "none"), ("config",)):
+        silent_about(*command)
+    Path("zbackup.toml").unlink()
+    for name in ("ZITADEL_MASTERKEY", "ZBACKUP_MASTERKEY"):
+        monkeypatch.setenv(name, key)
+        silent_about("doctor", *places)
+        silent_about("plan", *places[:2])
+        silent_about("show", "--archive", archive, key)
+        monkeypatch.delenv(name)
+
+
+def test_not_of_a_masterkey_in_the_place_of_its_file(
+    silent_about: Callable[..., Ran], archive: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arguments in (
+        ("plan", "--archive", archive, "--masterkey-file", KEY),
+        ("plan", "--archive", archive, f"--masterkey-file={KEY}"),
+        ("doctor", "--archive", archive, "--masterkey-file", KEY),
+        ("doctor", "--archive", archive, "--masterkeyFile", KEY),
+        ("plan", "--archive", archive, "--masterkey", KEY),
+        ("plan", "--archive", archive, f"--masterkey={KEY}"),
+        ("backup", "--archive", archive, "--masterkey-file", KEY),
+        ("plan", "--archive", archive, "--masterkey-file", "none", KEY),
+        ("plan", "--archive", archive, "--masterkeyFromEnv", KEY),
+    ):
+        assert silent_about(*arguments).code == 2
+    monkeypatch.setenv("ZBACKUP_MASTERKEY_FILE", KEY)
+    assert silent_about("plan", "--archive", archive).code == 2
+    silent_about("config")
+    monkeypatch.delenv("ZBACKUP_MASTERKEY_FILE")
+    for name in ("masterkey_file", "masterkey"):
+        Path("zbackup.toml").write_text(f'{name} = "{KEY}"')
+        silent_about("plan", "--archive", archive)
+        silent_about("config")
 
 
 def test_not_in_an_archive_or_a_listing(silent_about: Callable[..., Ran], source: str, bare: Path) -> None:

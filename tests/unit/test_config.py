@@ -184,6 +184,8 @@ def test_secrets_of_every_kind_are_named() -> None:
         "ZITADEL_DATABASE_POSTGRES_ADMIN_PASSWORD": "s5-of-admin",
         "ZITADEL_DATABASE_POSTGRES_DSN": "host=h password=s6-of-dsn",
         "ZITADEL_MASTERKEY": "s7-masterkey",
+        "ZBACKUP_MASTERKEY": "s7-misspelt\n",
+        "ZBACKUP_MASTERKEY_FILE": "s7-of-32-letters-that-is-no-file",
         "HTTPS_PROXY": "http://u:s8-of-proxy@127.0.0.1",
         "ZBACKUP_TARGET": "postgres://u:s9-of-target@h/db",
         "PATH": "/usr/bin",
@@ -193,8 +195,26 @@ def test_secrets_of_every_kind_are_named() -> None:
 
     assert sorted(found) == sorted([
         "s0-of-flag", "s1-of-libpq", "s2-of-aws", "s3-of-aws", "s4-of-user", "s5-of-admin", "s6-of-dsn",
-        "s7-masterkey", "s8-of-proxy", "s9-of-target",
+        "s7-masterkey", "s7-misspelt", "s7-misspelt\n", "s7-of-32-letters-that-is-no-file", "s8-of-proxy",
+        "s9-of-target",
     ])  # fmt: skip
+
+
+def test_a_masterkey_is_32_bytes_and_no_more_is_shown(elsewhere: Path) -> None:
+    """
+    Bytes of any kind, as they are; a missing one is None, and none of it stands in a representation.
+    """
+    (elsewhere / "key").write_bytes(bytes(range(0, 64, 2)))
+    settings = resolve({"masterkey_file": "key"}, {})
+
+    found = config.masterkey(settings, {"ZITADEL_MASTERKEY": "x" * 32})
+    assert found is not None
+    assert (found.value, found.place, found.newline) == (bytes(range(0, 64, 2)), "key", False)
+    assert repr(found) == "Masterkey(place='key', newline=False)"
+    assert config.masterkey(resolve({}, {}), {"ZITADEL_MASTERKEY": ""}) is None
+    found = config.masterkey(resolve({}, {}), {"ZITADEL_MASTERKEY": "x" * 31 + "\n"})
+    assert found is not None
+    assert (len(found.value), found.newline) == (32, False)  # as ZITADEL takes it
 
 
 def test_every_default_is_written_as_it_is_read() -> None:

@@ -24,6 +24,7 @@ def doctor(
     zitadel_config: options.ZitadelConfig = None,
     fence: options.Fence = None,
     grants: Grants = False,
+    masterkey_file: options.MasterkeyFile = None,
     pg_dump: options.PgDump = None,
     spool: options.Spool = None,
     jobs: options.Jobs = None,
@@ -45,6 +46,7 @@ def doctor(
         if found is None:
             job.no_effect("fence", "no source is given")
             job.no_effect("pg_dump", "no source is given")
+        masterkey = job.masterkey()
         store, failure = _open(job)
         result = use_case.doctor(
             store,
@@ -55,6 +57,7 @@ def doctor(
             spool=job.settings.text("spool"),
             jobs=job.settings.whole("jobs"),
             grants=grants,
+            masterkey=masterkey,
             report=job.report,
         )
         if failure is not None:

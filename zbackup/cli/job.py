@@ -8,6 +8,7 @@ PG… variables.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -137,6 +138,19 @@ class Job:
                 self.output.warning(f"ZITADEL's configuration: {note}")
             return Connection(read.dsn, Origin("zitadel", read.origin), read)
         return Connection("", Origin("libpq", "PG… variables")) if self._libpq() else None
+
+    def masterkey(self) -> bytes | None:
+        """Read ZITADEL's masterkey, None when none is given. Raises UsageError that repeats nothing of it."""
+        found = config.masterkey(self.settings, self.environ)
+        if found is None:
+            return None
+        self.output.hide({os.fsdecode(found.value)})
+        if found.newline:
+            self.output.warning(
+                f"a newline follows the masterkey in {found.place}; it is left out",
+                "ZITADEL takes 32 bytes as they are: it refuses this one with its newline.",
+            )
+        return found.value
 
     def target(self) -> str:
         """Find the target. There is no other way than by its own name: nothing is restored by accident."""

@@ -28,7 +28,7 @@ from zbackup.cli.render import Output
 from zbackup.errors import Interrupted, UsageError, ZbackupError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
 # Kubernetes kills 30 s after SIGTERM; before that we end by ourselves.
@@ -97,6 +97,7 @@ for name, command in {
 def main(arguments: Sequence[str], output: Output) -> int:
     """Run one command and return its exit code."""
     output.hide(config.secrets(None, config.environment()))
+    output.hide(_masterkeys(arguments))
     for argument in arguments:
         value = argument.partition("=")[2] if argument.startswith("--") else argument
         if dsn.may_hold_secret(value):
@@ -144,6 +145,13 @@ def run() -> None:
     except KeyboardInterrupt:  # just before or after the command
         code = _end(output, _stopped())
     sys.exit(code)
+
+
+def _masterkeys(arguments: Sequence[str]) -> Iterator[str]:
+    """Yield what may be a masterkey where only the name of its file should stand."""
+    if any(argument.startswith("--masterkey") for argument in arguments):
+        for argument in arguments:
+            yield from filter(config.may_be_masterkey, (argument, argument.partition("=")[2]))
 
 
 def _stopped() -> Interrupted:
