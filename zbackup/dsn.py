@@ -42,12 +42,14 @@ _URI = re.compile(
 _HOST = re.compile(r"(?P<host>\[[^\[\]]+\]|[^:\[\]]*)(?::(?P<port>[0-9]*))?")
 _PAIR = re.compile(
     r"\s*(?P<key>[^\s=']+)\s*=\s*(?:'(?P<quoted>(?:[^\\']|\\.)*)'(?=\s|$)|(?P<plain>(?:(?:[^\s\\']|\\.)(?:[^\s\\]|\\.)*)?))",
-    re.DOTALL,
+    re.DOTALL | re.ASCII,
 )
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
 
 _SMELLS = re.compile(r"://|pas|pw|secret", re.IGNORECASE)
 _WORDS = frozenset({"postgres", "postgresql", "password", "http", "https", "file"})
+# What libpq takes for a space; Python knows more.
+_SPACES = " \t\n\v\f\r"
 _SEPARATORS = re.compile(r"[\s'\"=:/@?&,;\\]+")
 _URL_PASSWORD = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://[^:]*:)(?P<password>.*)(?P<after>@)")
 
@@ -123,7 +125,7 @@ def may_hold_secret(text: str) -> bool:
 
 def _written(dsn: str) -> Iterator[tuple[str, str, str]]:
     """Yield each keyword, its value as written and what it means."""
-    at, end = 0, len(dsn.rstrip())
+    at, end = 0, len(dsn.rstrip(_SPACES))
     while at < end:
         match = _PAIR.match(dsn, at)
         if match is None:
@@ -131,7 +133,7 @@ def _written(dsn: str) -> Iterator[tuple[str, str, str]]:
         raw = match["plain"] if match["quoted"] is None else match["quoted"]
         yield match["key"], raw, re.sub(r"\\(.)", r"\1", raw, flags=re.DOTALL)
         at = match.end()
-        if at < end and not dsn[at].isspace():
+        if at < end and dsn[at] not in _SPACES:
             raise _refused("it has a quote or a backslash in the wrong place")
 
 
@@ -145,7 +147,7 @@ def _may_show(key: str, value: str) -> bool:
 
 
 def _quoted(value: str) -> str:
-    if value and not re.search(r"[\s'\\]", value):
+    if value and not re.search(r"[\s'\\]", value, re.ASCII):
         return value
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 

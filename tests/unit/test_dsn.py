@@ -48,6 +48,8 @@ def test_it_is_read_as_libpq_reads_it(text: str) -> None:
 
 
 MALFORMED = [
+    "\x1f",
+    f"host=h\x1fpassword={CANARY}\x1f user",
     f"postgres://u:{CANARY}@x@h/db",
     f"postgres://u:a/{CANARY}@h/db",
     f"postgres://u:{CANARY}%zz@h/db",
