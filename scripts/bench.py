@@ -123,7 +123,7 @@ class Bench:
             connection.execute("CREATE SCHEMA eventstore")
         measure("pg_restore -j2", pg / "pg_restore", "-j2", "-d", target, dump)
         self._new_database("target")
-        measure("zbackup restore", *zbackup, "restore", *at, "--target", target, *jobs)
+        measure("zbackup restore", *zbackup, "restore", "--events-only", *at, "--target", target, *jobs)
         dump.unlink()
         shutil.rmtree(archive)
         return figures

@@ -4,5 +4,7 @@ pytest_plugins = [
     "tests.fix_s3_proxy",
     "tests.fix_store",
     "tests.fix_swift",
+    "tests.fix_whole",
     "tests.fix_writers",
+    "tests.fix_zitadel",
 ]

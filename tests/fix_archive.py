@@ -83,7 +83,9 @@ def archived_rows(archive: Archive, manifest: Manifest | None = None) -> Rows:
 
 
 def restored(archive: Archive, dsn: str, point: str = "latest", **changes: Any) -> RestoreResult:
-    return restore(archive, dsn, parse_point(point, datetime.now(UTC)), RestoreOptions(**changes))
+    """Restore the events of a point; the rest, too, with `events_only=False`."""
+    chosen = replace(RestoreOptions(events_only=True), **changes)
+    return restore(archive, dsn, parse_point(point, datetime.now(UTC)), chosen)
 
 
 def execute(dsn: str, statement: str, values: tuple[object, ...] = ()) -> None:

@@ -14,9 +14,9 @@ from typing import NoReturn, TypeVar
 from zbackup.archive import find
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog, answering
-from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.archive.manifest import CaptureRef, ChunkRef, Manifest
 from zbackup.archive.names import BackupName
-from zbackup.archive.plan import Cover, Estimate, RestorePlan, first_of, make_plan
+from zbackup.archive.plan import Cover, Estimate, RestorePlan, first_of, make_plan, plan_capture
 from zbackup.archive.withhold import withheld
 from zbackup.errors import OutsideWindow, UsageError
 from zbackup.event import MICROSECOND, instant_text
@@ -62,6 +62,7 @@ def resolve(
         _outside(archive, catalog, head, at, point)
     entry, final = found
     answer = manifest if entry == head else archive.manifest(entry)
+    captured = _captured(archive, line, at)
     made = make_plan(
         point_text(point),
         at,
@@ -69,7 +70,8 @@ def resolve(
         archive.chunks(answer.log),
         head=manifest,
         final=final,
-        captured=_captured(archive, line, at),
+        captured=captured,
+        captured_chunks=find.chunks_of(archive, captured) if captured else (),
         others=_others(catalog, head, at),
     )
     if not made.chunks and not any(first_of(chunk) <= at for chunk in made.added):
@@ -86,13 +88,15 @@ def _whole(
             hint="Leave out --generation.",
         )
     manifest = archive.manifest(entry)
+    captured = _captured(archive, catalog.line(entry), entry.snapshot)
     return make_plan(
         point_text(point),
         None,
         manifest,
         archive.chunks(manifest.log),
         head=manifest,
-        captured=_captured(archive, catalog.line(entry), entry.snapshot),
+        captured=captured,
+        captured_chunks=find.chunks_of(archive, captured) if captured else (),
         others=_others(catalog, entry, entry.snapshot),
     )
 
@@ -131,15 +135,44 @@ def _search(archive: Archive, line: tuple[BackupName, ...], look: Callable[[list
     return None
 
 
-def _captured(archive: Archive, line: tuple[BackupName, ...], at: datetime) -> Manifest | None:
-    """Return the backup whose capture tells the schema: the latest at or before the instant, else the first after."""
+def with_schema(archive: Archive, made: RestorePlan) -> RestorePlan:
+    """
+    Plan with a capture that has the text of its schema, where the one that was chosen has none.
+
+    An empty database needs one; a prepared one does better with the latest state.
+    """
+    if made.capture is None or made.capture.ref.schema:
+        return made
+    catalog = archive.catalog()
+    whole = catalog.find(made.backup)
+    line = catalog.line(whole if made.at is None else catalog.head(made.generation) or whole)
+    other = _captured(archive, line, made.cut_at, schema=True)
+    if other is None:
+        return made
+    chunks = find.chunks_of(archive, other)
+    capture = plan_capture(other, chunks, made.capture.keys, made.cut_at, [*made.chunks])
+    passed = f"the capture of backup {made.capture.backup} has no schema; that of backup {other.backup} is used"
+    return replace(made, capture=capture, warnings=(*made.warnings, passed))
+
+
+def _captured(archive: Archive, line: tuple[BackupName, ...], at: datetime, *, schema: bool = False) -> Manifest | None:
+    """
+    Return the backup whose capture serves: the latest at or before the instant, else the first after.
+
+    With `schema` only those that have the text of their schema.
+    """
     older = [entry for entry in reversed(line) if entry.snapshot <= at]
     newer = [entry for entry in line if entry.snapshot > at]
     for entry in (*older, *newer):
         manifest = archive.manifest(entry)
-        if manifest.capture is not None:
+        if manifest.capture is not None and (manifest.capture.schema if schema else is_whole(manifest.capture)):
             return manifest
     return None
+
+
+def is_whole(capture: CaptureRef) -> bool:
+    """Tell a capture from the encryption keys that --no-capture leaves."""
+    return capture.schema or capture.tables > 1
 
 
 def _others(catalog: Catalog, head: BackupName, at: datetime) -> Iterator[Cover]:

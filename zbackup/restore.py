@@ -1,37 +1,50 @@
 """
 Bring a point in time back into a database.
 
-Plan, take the target, load, build, prove, publish. A restore that was killed is finished by running the same
-again; the events table has its final name only when all is done.
+Plan, take the target, load the events, build, prove; fill the other tables; publish. A restore that was killed is
+finished by running the same again; the events table has its final name only when all is done.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Literal
 
+from zbackup.advice import NextStep, next_steps, notices
 from zbackup.archive import find, names
 from zbackup.archive.archive import Archive
 from zbackup.archive.plan import RestorePlan
-from zbackup.database.claim import changed_since, examine, strangers, take
+from zbackup.database import edits
+from zbackup.database.claim import changed_since, check_server, examine, give_up, strangers, take
 from zbackup.database.connection import Connection, target_errors
 from zbackup.database.load import build, load
+from zbackup.database.mode import Target, find_target
 from zbackup.database.proof import prove
 from zbackup.database.publish import check_positions, publish
 from zbackup.database.target import ASIDE, SCHEMA, Receipt, Run, lock, session
+from zbackup.errors import TargetRefused, UsageError
 from zbackup.event import instant_text
 from zbackup.moment import RestorePoint
-from zbackup.plan import resolve
+from zbackup.plan import resolve, with_schema
 from zbackup.progress import Report, Step, Warned, silent
+from zbackup.recover import Recovered, make_room, recover
+from zbackup.source import EventTable
+from zbackup.survey import Survey, UnitOptions, refuse, survey
+from zbackup.unit import Unit, decide
 from zbackup.zitadel.tables import SCHEMAS
 
 NAMED = 5
 """Tables of others named in the warning."""
+
+
+DEFAULTS = UnitOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,9 @@ class RestoreOptions:
     """None: the newest"""
     restart: bool = False
     """undo first what an unfinished restore left"""
+    events_only: bool = False
+    """bring back the events table alone, with its key and indexes"""
+    unit: UnitOptions = DEFAULTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +80,13 @@ class RestoreResult:
     moved_aside: int
     warnings: tuple[str, ...]
     done_before: bool
+    mode: str
+    recovered: Recovered | None
+    """what came back beside the events; None where only these were asked for, or it was done before"""
+    next_steps: tuple[NextStep, ...]
+    """what to do now, in order; none where only the events were asked for"""
+    notices: tuple[str, ...]
+    """what people will notice"""
 
 
 def restore(
@@ -75,7 +98,7 @@ def restore(
     report: Report = silent,
 ) -> RestoreResult:
     """
-    Restore the events of a point in time into the database that `target` names.
+    Restore a point in time into the database that `target` names.
 
     May be called again after any interruption; when all was done before it says so.
 
@@ -89,45 +112,132 @@ def restore(
     options = options or RestoreOptions()
     began = time.monotonic()
     plan = resolve(archive, point, generation=options.generation, report=report)
-    for warning in plan.warnings:
-        report(Warned(warning))
-    run = _run(archive, plan)
     report(Step("connect"))
     with target_errors(target), session(target) as connection:
         lock(connection)
         _warn_of_strangers(connection, report)
         check_positions(connection, plan)
-        taken = take(connection, plan, run, restart=options.restart)
+        check_server(connection, plan)
+        if options.restart:
+            give_up(connection)
+        there, plan, found = _look(archive, connection, plan, options)
+        for warning in plan.warnings:
+            report(Warned(warning))
+        if found is not None:
+            refuse(found)
+        run = _run(archive, plan, there, options)
+        taken = take(connection, plan, run, _pre_data(archive, found))
         if isinstance(taken, Receipt):
             changed = changed_since(connection, taken)
             for warning in changed:
                 report(Warned(warning))
-            return _result(plan, taken, began, done_before=True, warnings=changed)
-        if taken.moved_aside:
+            return _result(
+                plan, taken, began, done_before=True, warnings=changed, auth_requests=options.unit.auth_requests
+            )
+        if taken.moved_aside and taken.mode == "events":
             report(Warned(f"{taken.moved_aside} events of the system were moved to {SCHEMA}.{ASIDE}"))
+        if found is not None and found.mode == "prepared":
+            make_room(connection, found)
         load(target, connection, plan, archive.read, options.jobs, report)
-        left_out = build(target, connection, plan.table, options.jobs, report)
+        warnings = build(target, connection, _built(plan, found), options.jobs, report)
         counts = partial(find.counts, archive)
         rows = prove(target, connection, plan, counts, options.proof, options.jobs, report)
-        published = publish(connection, plan, taken, rows, options.proof, archive.read, report)
-    return _result(plan, published.receipt, began, withheld_events=published.withheld, warnings=left_out)
+        report(Step("edits"))
+        cut = edits.stage(connection, plan, archive.read, report)
+        recovered = None
+        if found is not None:
+            recovered = recover(
+                archive, target, connection, plan, found, jobs=options.jobs, proof=options.proof, report=report
+            )
+            warnings += recovered.warnings
+        receipt = publish(
+            connection, plan, taken, rows, cut, options.proof, report,
+            needed=recovered.zitadel_needed if recovered else None,
+            external=recovered.external if recovered else None,
+        )  # fmt: skip
+    return _result(
+        plan,
+        receipt,
+        began,
+        withheld_events=cut.withheld_events,
+        recovered=recovered,
+        warnings=warnings,
+        auth_requests=options.unit.auth_requests,
+    )
 
 
-def check_target(archive: Archive, target: str, plan: RestorePlan, *, report: Report = silent) -> None:
+def preview(
+    archive: Archive, target: str | None, plan: RestorePlan, options: RestoreOptions, *, report: Report = silent
+) -> Unit | None:
     """
-    Find out whether a plan could be restored into a target, and change nothing there.
+    Say what a restore would do beside the events, and change nothing; None where only these are asked for.
 
-    Raises TargetRefused, TargetError, Busy: what the restore would raise before it loads anything.
+    Without a target an empty database is assumed.
+
+    Raises TargetRefused, TargetError, Busy: what the restore would raise before it loads anything, but for tables
+    that cannot be brought back; these the result names.
     """
+    if target is None:
+        if options.events_only:
+            return None
+        assumed = Target("empty", "assumed, for no target is given", {}, ())
+        try:
+            return decide(survey(archive, with_schema(archive, plan), assumed, options.unit))
+        except TargetRefused as error:
+            report(Warned(error.message, error.hint))
+            return None
     report(Step("connect"))
     with target_errors(target), session(target) as connection:
         lock(connection)
         _warn_of_strangers(connection, report)
         check_positions(connection, plan)
-        examine(connection, plan, _run(archive, plan))
+        check_server(connection, plan)
+        there, plan, found = _look(archive, connection, plan, options)
+        examine(connection, plan, _run(archive, plan, there, options), _pre_data(archive, found))
+    return decide(found) if found is not None else None
 
 
-def _run(archive: Archive, plan: RestorePlan) -> Run:
+def _look(
+    archive: Archive, connection: Connection, plan: RestorePlan, options: RestoreOptions
+) -> tuple[Target, RestorePlan, Survey | None]:
+    """
+    Tell what the target is and what would come back beside the events; the plan fits the target then.
+
+    Raises TargetRefused, UsageError.
+    """
+    if options.events_only and options.unit != DEFAULTS:
+        raise UsageError(
+            "--cold, --without and --auth-requests have no effect with --events-only", hint="Leave one of them out."
+        )
+    there = find_target(connection, events_only=options.events_only)
+    if there.mode == "events" and not options.events_only:
+        raise TargetRefused(
+            f"the target holds a restore of events alone: {there.found}",
+            hint="Give --events-only to go on with that, or an empty database; --restart gives an unfinished one up.",
+        )
+    if there.mode == "events":
+        return there, plan, None
+    fitting = with_schema(archive, plan) if there.mode == "empty" else plan
+    return there, fitting, survey(archive, fitting, there, options.unit)
+
+
+def _pre_data(archive: Archive, found: Survey | None) -> bytes | None:
+    if found is None or found.mode != "empty" or found.record.pre_data is None:
+        return None
+    return archive.text(found.record.pre_data)
+
+
+def _built(plan: RestorePlan, found: Survey | None) -> EventTable:
+    """Tell which indexes the events table gets: those of the schema that it comes with."""
+    if found is None:
+        return plan.table
+    if found.mode == "prepared":
+        return replace(plan.table, indexes=())
+    return found.capture.table
+
+
+def _run(archive: Archive, plan: RestorePlan, target: Target, options: RestoreOptions) -> Run:
+    capture = plan.capture if target.mode != "events" else None
     return Run(
         run=names.backup_id(datetime.now(UTC), secrets.token_hex(4)),
         archive=archive.record.archive,
@@ -135,8 +245,17 @@ def _run(archive: Archive, plan: RestorePlan) -> Run:
         generation=plan.generation,
         point=plan.point,
         at=instant_text(plan.at) if plan.at else None,
-        digest=plan.digest,
+        digest=plan.digest if capture is None else _digest(plan, capture.ref.sha256, options.unit),
+        mode=target.mode,
+        capture=capture.backup if capture else None,
+        options=str(options.unit),
     )
+
+
+def _digest(plan: RestorePlan, capture: str, options: UnitOptions) -> str:
+    """Sum up all that decides what the restored database holds."""
+    identity = [plan.digest, capture, options.cold, sorted(options.without), options.auth_requests]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 def _warn_of_strangers(connection: Connection, report: Report) -> None:
@@ -155,8 +274,10 @@ def _result(
     began: float,
     *,
     withheld_events: tuple[tuple[str, ...], ...] = (),
+    recovered: Recovered | None = None,
     done_before: bool = False,
     warnings: Iterable[str] = (),
+    auth_requests: bool = False,
 ) -> RestoreResult:
     return RestoreResult(
         events=receipt.events,
@@ -172,4 +293,8 @@ def _result(
         moved_aside=receipt.moved_aside,
         warnings=(*plan.warnings, *warnings),
         done_before=done_before,
+        mode=receipt.mode,
+        recovered=recovered,
+        next_steps=next_steps(receipt.mode, receipt.needed, receipt.external) if receipt.mode != "events" else (),
+        notices=notices(cut=receipt.at is not None, auth_requests=auth_requests) if receipt.mode != "events" else (),
     )

@@ -46,12 +46,19 @@ def test_the_main_job(archive: str, source: str, new_database: Callable[[], str]
     assert "PostgreSQL" in run("show").out
     assert "600 events in 1 chunks" in run("show").out
     assert "lost      " in run("plan", "--at", f"backup:{first}").out
+    planned = run("plan", "--target", target).out
+    assert "an empty database: schema and tables are made (no object in ZITADEL's schemas)" in planned
+    assert "system.encryption_keys" in planned
     restored = run("restore", "--target", target)
-    assert "restored 600 events" in restored.out
+    assert "restored 594 events" in restored.out
+    assert "6 removed: setup: fields catch up" in restored.out
+    assert "\n       zitadel setup --init-projections=true" in restored.out
     assert "latest is the whole of backup" in restored.err
     assert "already done" in run("restore", "--target", target).out
+    assert "zitadel setup" in run("restore", "--target", target).out
+    assert "unique constraints of backup" in run("show", "--constraints").out
     assert run("verify", "--full").out.startswith("ok: 2 backups")
-    assert rows(target) == 600
+    assert rows(target) == 594
 
 
 def test_the_main_job_on_s3(
@@ -68,7 +75,7 @@ def test_the_main_job_on_s3(
         ("backup", "--source", source),
         ("list",),
         ("verify", "--full"),
-        ("restore", "--target", target),
+        ("restore", "--target", target, "--events-only"),
         ("doctor",),
     ):
         ran = zbackup(
@@ -117,8 +124,12 @@ def test_exit_codes_of_what_can_go_wrong(
     assert code("backup", "--source", "host=127.0.0.1 port=1") == 10
     assert code("restore", "--target", "host=127.0.0.1 port=1") == 12
     assert code("restore", "--target", source) == 13
+    assert code("restore", "--target", database, "--without", "assets") == 2
+    assert code("restore", "--target", database, "--without", "system.nothing") == 2
+    assert code("restore", "--target", database, "--events-only", "--cold") == 2
+    assert code("restore", "--target", database, "--auth-requests") == 2
     assert code("plan", "--at", "2001-01-01T00:00Z") == 32
-    assert code("plan", "--at", "1s ago") == 32
+    assert code("plan", "--at", datetime.now(UTC).isoformat()) == 32  # after the backup
     assert code("show", "nothing") in {2, 32}
     with psycopg.connect(source) as connection:
         connection.execute("UPDATE eventstore.events2 SET creator = 'me'")

@@ -17,7 +17,7 @@ from zbackup.init import init
 from zbackup.moment import parse_point
 from zbackup.plan import plan
 from zbackup.progress import Progress, Warned
-from zbackup.restore import check_target, restore
+from zbackup.restore import RestoreOptions, preview, restore
 from zbackup.store.local import LocalStore
 from zbackup.verify import verify
 
@@ -85,8 +85,8 @@ def test_a_dry_run_looks_at_the_target(
     target = new_database()
 
     with pytest.raises(TargetRefused, match="events of"):
-        check_target(archive, source, made)
-    check_target(archive, target, made)
+        preview(archive, source, made, RestoreOptions(events_only=True))
+    assert preview(archive, target, made, RestoreOptions(events_only=True)) is None
 
     with psycopg.connect(target) as connection:
         assert (None,) == connection.execute("SELECT to_regnamespace('eventstore')").fetchone()
@@ -107,7 +107,7 @@ def test_tables_of_others_are_named(
         if isinstance(progress, Warned):
             said.append(progress.message)
 
-    restore(archive, target, parse_point("latest", datetime.now(UTC)), report=report)
+    restore(archive, target, parse_point("latest", datetime.now(UTC)), RestoreOptions(events_only=True), report=report)
 
     assert any("public.customers" in message for message in said)
 

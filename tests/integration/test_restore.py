@@ -98,7 +98,7 @@ def sixty(maker: Maker) -> Archive:
 
 
 def go(archive: Archive, dsn: str, point: RestorePoint | None = None, **options: Any) -> RestoreResult:
-    return restore(archive, dsn, point or Latest(), RestoreOptions(**options))
+    return restore(archive, dsn, point or Latest(), RestoreOptions(events_only=True, **options))
 
 
 # Round trips
@@ -205,7 +205,7 @@ def test_a_prepared_target_keeps_its_table(sixty: Archive, database: str) -> Non
     )
     warned: list[Progress] = []
 
-    result = restore(sixty, database, Latest(), report=warned.append)
+    result = restore(sixty, database, Latest(), RestoreOptions(events_only=True), report=warned.append)
 
     assert result.moved_aside == 2
     assert any(isinstance(one, Warned) and "events2_before_restore" in one.message for one in warned)
@@ -288,12 +288,12 @@ REFUSED: dict[str, tuple[Callable[[str], object], str]] = {
             prepared(dsn),
             run_sql(
                 dsn,
-                "ALTER TABLE eventstore.events2 ALTER in_tx_order TYPE bigint, ADD extra text",
+                "ALTER TABLE eventstore.events2 ALTER revision TYPE bigint, ADD extra text NOT NULL, ADD more text",
                 "ALTER TABLE eventstore.events2 ALTER owner DROP NOT NULL",
             ),
         ),
-        "column in_tx_order is bigint NOT NULL, archived is integer NOT NULL; column owner is text, archived is "
-        "text NOT NULL; column extra is text, archived is none",
+        "column revision is bigint NOT NULL, archived is smallint NOT NULL; column owner is text, archived is "
+        "text NOT NULL; column extra is text NOT NULL, archived is none",
     ),
     "another key": (
         lambda dsn: (
@@ -373,7 +373,7 @@ def test_an_index_of_another_shape_is_left(sixty: Archive, database: str) -> Non
     )
     warned: list[Progress] = []
 
-    restore(sixty, database, Latest(), report=warned.append)
+    restore(sixty, database, Latest(), RestoreOptions(events_only=True), report=warned.append)
 
     assert any(isinstance(one, Warned) and "es_active_instances" in one.message for one in warned)
 
@@ -399,7 +399,7 @@ def report(progress):
         os.kill(os.getpid(), signal.SIGKILL)
 
 restore(Archive.open(LocalStore(where)), target, parse_point(point, datetime.now(UTC)),
-        RestoreOptions(jobs=int(jobs), proof="full"), report=report)
+        RestoreOptions(jobs=int(jobs), proof="full", events_only=True), report=report)
 """
 
 
@@ -467,7 +467,7 @@ def stopped(archive: Archive, dsn: str, point: RestorePoint, step: str, detail: 
             raise Stops
 
     with pytest.raises(Stops):
-        restore(archive, dsn, point, report=report)
+        restore(archive, dsn, point, RestoreOptions(events_only=True), report=report)
 
 
 @pytest.mark.parametrize(("step", "detail"), [("load", ""), ("index", ""), ("proof", ""), ("publish", "commit")])
@@ -478,7 +478,7 @@ def test_what_is_done_is_not_done_again(sixty: Archive, database: str, step: str
     stopped(sixty, database, Latest(), step, detail)
     seen: list[Progress] = []
 
-    restore(sixty, database, Latest(), report=seen.append)
+    restore(sixty, database, Latest(), RestoreOptions(events_only=True), report=seen.append)
 
     (found,) = [one.detail for one in seen if isinstance(one, Step) and one.name == "load"]
     assert found == ("6 chunks" if step == "load" else "6 chunks, 6 of them loaded before")

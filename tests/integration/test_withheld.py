@@ -22,8 +22,10 @@ from tests.integration.test_restore import connected, copy_into, dumped
 from tests.unit.rows import EPOCH, row
 from zbackup.archive.archive import Archive
 from zbackup.archive.withhold import MIGRATION, withheld
-from zbackup.database.cut import delete_withheld, find_withheld, stage_after
-from zbackup.database.publish import MOST_WITHHELD
+from zbackup.database.cut import find_withheld, stage_after
+from zbackup.database.edits import MOST_LISTED
+from zbackup.database.export import relation
+from zbackup.database.target import restoring
 from zbackup.event import MICROSECOND, cursor_of, instant_text
 from zbackup.moment import Instant
 from zbackup.plan import plan, resolve
@@ -140,7 +142,7 @@ def test_overlapping_transactions(
         point = Instant(at, instant_text(at))
         gone = oracle(source, at)
         target = new_database()
-        result = restore(maker.archive, target, point, RestoreOptions(proof="full"))
+        result = restore(maker.archive, target, point, RestoreOptions(proof="full", events_only=True))
 
         assert dumped(target) == [line for line in rows if created(line) <= at and key_of(line) not in gone]
         assert keys(event[3:] for event in result.withheld_events) == gone
@@ -206,20 +208,17 @@ def random_history(seed: int) -> list[bytes]:
 def in_sql(connection: psycopg.Connection[Any], archive: Archive, at: datetime) -> set[Key]:
     """Load what is at or before an instant, and let the restore's own SQL choose."""
     made = resolve(archive, Instant(at, instant_text(at)))
-    connection.execute("DROP TABLE IF EXISTS eventstore.events2_restoring, zbackup_least")
+    connection.execute("DROP TABLE IF EXISTS eventstore.events2_restoring, zbackup_least, zbackup_withheld")
     connection.execute("CREATE TABLE eventstore.events2_restoring (LIKE eventstore.events2 INCLUDING INDEXES)")
     connection.execute(
         "INSERT INTO eventstore.events2_restoring SELECT * FROM eventstore.events2 WHERE created_at <= %s", (at,)
     )
     stage_after(connection, made, at, archive.read, silent)
-    with connection.transaction():
-        found = find_withheld(connection, made.table)
-        assert found == delete_withheld(connection, made.table)
+    found = find_withheld(connection, relation(restoring(made.table)))
     rows = connection.execute(
-        """SELECT instance_id, aggregate_type, aggregate_id, "sequence" FROM eventstore.events2 WHERE created_at <= %s
-           EXCEPT SELECT instance_id, aggregate_type, aggregate_id, "sequence" FROM eventstore.events2_restoring""",
-        (at,),
-    )
+        'SELECT instance_id, aggregate_type, aggregate_id, "sequence" FROM zbackup_withheld'
+    ).fetchall()
+    assert found == len(rows)
     return keys(rows)
 
 
@@ -254,12 +253,12 @@ def test_only_the_first_withheld_events_are_listed(maker: Maker, database: str) 
     """
     The number is exact, the list is cut.
     """
-    many = [row(EPOCH + timedelta(seconds=1), order=number, sequence=number) for number in range(2, MOST_WITHHELD + 12)]
+    many = [row(EPOCH + timedelta(seconds=1), order=number, sequence=number) for number in range(2, MOST_LISTED + 12)]
     first, lower = row(EPOCH, aggregate="x"), row(EPOCH + timedelta(seconds=3))
     maker.backup([first, *many, lower], horizon=EPOCH + timedelta(seconds=5), snapshot=EPOCH + timedelta(seconds=6))
     at = EPOCH + timedelta(seconds=2)
 
-    result = restore(maker.archive, database, Instant(at, instant_text(at)))
+    result = restore(maker.archive, database, Instant(at, instant_text(at)), RestoreOptions(events_only=True))
 
-    assert (result.events, result.withheld, len(result.withheld_events)) == (1, MOST_WITHHELD + 10, MOST_WITHHELD)
+    assert (result.events, result.withheld, len(result.withheld_events)) == (1, MOST_LISTED + 10, MOST_LISTED)
     assert dumped(database) == [first]

@@ -41,11 +41,22 @@ class Cover:
 
 @dataclass(frozen=True, slots=True)
 class PlannedCapture:
-    """The capture that says what the schema was at T."""
+    """The capture S that tells schema and state: the latest at or before T, else the first after."""
 
     backup: str
     snapshot: datetime
     ref: CaptureRef
+    table: EventTable
+    """the events table as it was then"""
+    source: Source
+    older: bool
+    """it is not after T, so that it can be a base for what T asks for"""
+    own: tuple[ChunkRef, ...]
+    """of its backup, those that the plan does not load whole"""
+    since: tuple[PlannedChunk, ...]
+    """of the plan, those that its backup does not have"""
+    keys: CaptureRef | None
+    """of the backup that answers: encryption keys are part of every backup"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +121,14 @@ def make_plan(
     head: Manifest,
     final: bool = True,
     captured: Manifest | None = None,
+    captured_chunks: Iterable[ChunkRef] = (),
     others: Iterable[Cover] = (),
 ) -> RestorePlan:
     """
     Plan the restore of a whole backup, or of an instant that it answers for.
 
     `chunks` are those of the manifest's log; `head` is the newest backup of the line, whose amendments tell
-    what was added since.
+    what was added since; `captured` is the backup whose capture tells the schema, and its log and tail.
 
     Raises Damaged when the ranges of the chunks do not tile.
     """
@@ -143,7 +155,7 @@ def make_plan(
         added=added,
         after=after,
         totals=totals_of([chunk.ref for chunk in planned]),
-        capture=_capture(captured),
+        capture=plan_capture(captured, captured_chunks, manifest.capture, at or manifest.snapshot, planned),
         others=tuple(others),
         warnings=tuple(_warnings(manifest, at, final=final, added=applied)),
         digest=_digest(manifest, at, planned, added, after),
@@ -176,6 +188,32 @@ def tiled(log: Sequence[ChunkRef], tail: Sequence[ChunkRef]) -> tuple[ChunkRef, 
     return (*log, *tail)
 
 
+def plan_capture(
+    captured: Manifest | None,
+    chunks: Iterable[ChunkRef],
+    keys: CaptureRef | None,
+    at: datetime,
+    planned: Sequence[PlannedChunk],
+) -> PlannedCapture | None:
+    """Plan to use a backup's capture; `chunks` are its log and tail, `keys` the capture of the one that answers."""
+    if captured is None or captured.capture is None:
+        return None
+    held = tuple(chunk for chunk in chunks if chunk.rows)
+    whole = {(chunk.ref.raw_sha256, chunk.ref.rows) for chunk in planned if not chunk.cut}
+    there = {(chunk.raw_sha256, chunk.rows) for chunk in held}
+    return PlannedCapture(
+        backup=captured.backup,
+        snapshot=captured.snapshot,
+        ref=captured.capture,
+        table=captured.table,
+        source=captured.source,
+        older=captured.snapshot <= at,
+        own=tuple(chunk for chunk in held if (chunk.raw_sha256, chunk.rows) not in whole),
+        since=tuple(chunk for chunk in planned if (chunk.ref.raw_sha256, chunk.ref.rows) not in there),
+        keys=keys,
+    )
+
+
 def added_since(manifest: Manifest, head: Manifest) -> tuple[ChunkRef, ...]:
     """Return the chunks of rows that amendments after a backup added, oldest amendment first."""
     known = set(manifest.amendments)
@@ -202,12 +240,6 @@ def _planned(chunks: Iterable[ChunkRef], at: datetime | None) -> Iterator[Planne
     for chunk in chunks:
         if at is None or first_of(chunk) <= at:
             yield PlannedChunk(chunk, cut=at is not None and last_of(chunk) > at)
-
-
-def _capture(manifest: Manifest | None) -> PlannedCapture | None:
-    if manifest is None or manifest.capture is None:
-        return None
-    return PlannedCapture(manifest.backup, manifest.snapshot, manifest.capture)
 
 
 def _warnings(manifest: Manifest, at: datetime | None, *, final: bool, added: int) -> Iterator[str]:

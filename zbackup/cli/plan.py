@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zbackup.cli import options
@@ -7,26 +8,41 @@ from zbackup.cli.job import Job
 
 if TYPE_CHECKING:
     from zbackup.archive.plan import RestorePlan
+    from zbackup.zitadel.masterkey import MasterkeyCheck
 
 
 def plan(
     context: options.Context,
     archive: options.Archive = None,
+    target: options.Target = None,
     at: options.At = "latest",
+    cold: options.Cold = False,
+    without: options.Without = None,
+    auth_requests: options.AuthRequests = None,
+    events_only: options.EventsOnly = False,
     generation: options.Generation = None,
+    masterkey_file: options.MasterkeyFile = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
     config: options.Config = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Say what a restore would do, and what it would lose."""
-    with Job(locals()) as job:
-        from zbackup.cli.records import plan_record
-        from zbackup.cli.texts import plan_lines
+    """
+    Say what a restore would do, and what it would lose.
 
-        made = resolved(job, at, generation)
-        job.output.result("plan", plan_record(made), plan_lines(made))
+    With a target also what that is, and which tables it cannot take.
+    """
+    with Job(locals()) as job:
+        from zbackup import restore as use_case
+        from zbackup.cli.restore import chosen_options
+        from zbackup.cli.restored import plan_lines, plan_record
+
+        chosen = chosen_options(job, generation, without or (), cold=cold, events_only=events_only)
+        masterkey = job.masterkey()
+        made, found = checked(job, resolved(job, at, generation), masterkey)
+        unit = use_case.preview(job.archive(), job.settings.text("target"), made, chosen, report=job.report)
+        job.output.result("plan", plan_record(made, unit, found), plan_lines(made, unit, found))
 
 
 def resolved(job: Job, at: str, generation: str | None) -> RestorePlan:
@@ -41,3 +57,17 @@ def resolved(job: Job, at: str, generation: str | None) -> RestorePlan:
     record = {"point": at, "at": plain(made.at), "backup": made.backup, "generation": made.generation}
     job.output.note("resolved", record, f"{at} is {instant} (generation {made.generation})")
     return made
+
+
+def checked(job: Job, made: RestorePlan, masterkey: bytes | None) -> tuple[RestorePlan, MasterkeyCheck | None]:
+    """Hold the masterkey against the keys that would be restored; what does not fit becomes a warning of the plan."""
+    from zbackup.masterkey import LOSS, check_archive, summary
+
+    if masterkey is None:
+        return made, None
+    archive = job.archive()
+    backup = made.capture.backup if made.capture else made.backup
+    found = check_archive(archive, archive.manifest(archive.catalog().find(backup)), masterkey, job.report)
+    if found.verdict == "does_not_fit":
+        made = replace(made, warnings=(*made.warnings, f"masterkey: {summary(found)}; {LOSS}"))
+    return made, found

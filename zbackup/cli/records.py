@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from zbackup.archive.manifest import Amendment, CaptureRef, ChunkRef
-    from zbackup.archive.plan import RestorePlan
     from zbackup.backup import BackupResult
     from zbackup.errors import ZbackupError
     from zbackup.inspect import Shown
     from zbackup.settings import Setting
+    from zbackup.zitadel.masterkey import MasterkeyCheck
 
 Record = dict[str, Any]
 
@@ -128,28 +128,8 @@ def _capture(capture: CaptureRef | None) -> Record | None:
     }
 
 
-def plan_record(plan: RestorePlan) -> Record:
-    """Sum up a plan; its chunks are counted, not listed."""
-    estimate = plan.estimate
-    return {
-        "point": plan.point,
-        "at": plain(plan.at),
-        "backup": plan.backup,
-        "generation": plan.generation,
-        "final": plan.final,
-        "snapshot": plain(plan.snapshot),
-        "horizon": plain(plan.horizon),
-        "events": estimate.events if estimate else None,
-        "added": estimate.added if estimate else None,
-        "withheld": estimate.withheld if estimate else None,
-        "lost": estimate.lost if estimate else None,
-        "chunks": plan.totals.chunks,
-        "raw_bytes": plan.totals.raw_bytes,
-        "stored_bytes": plan.totals.stored_bytes,
-        "capture": plan.capture.backup if plan.capture else None,
-        "others": plain(plan.others),
-        "warnings": list(plan.warnings),
-    }
+def masterkey_word(found: MasterkeyCheck | None) -> str:
+    return found.verdict.replace("_", " ") if found else "not given"
 
 
 def config_record(file: str | None, settings: Mapping[str, Setting]) -> Record:

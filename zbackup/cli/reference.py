@@ -1,5 +1,5 @@
 """
-Write docs/cli.md and the table of docs/configuration.md from what the program really takes.
+Write docs/cli.md, docs/tables.md and the table of docs/configuration.md from what the program really does.
 
     python -m zbackup.cli.reference docs
 """
@@ -14,6 +14,7 @@ import typer
 
 from zbackup.cli.main import app, exit_codes
 from zbackup.settings import KNOWN, OTHER_VARIABLES, default_text
+from zbackup.zitadel.tables import SCHEMAS, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +29,36 @@ This page is written by `python -m zbackup.cli.reference docs`; change the progr
 A setting comes from the first of: the flag, the variable in brackets, the TOML file, the default ([configuration](configuration.md)).
 Every command takes `--json` ([JSON output](json-output.md)).
 Results go to stdout, all else to stderr.
+"""  # noqa: E501
+
+
+_TABLES = """\
+# Tables
+
+This page is written by `python -m zbackup.cli.reference docs` from `zbackup/zitadel/tables.py`; change that instead.
+
+It says what each table of ZITADEL's schemas is, whether a capture holds it, and what a restore to the instant T makes of it with the capture S.
+Tables of versions v2.39 to v4.13.1 and of the development line of July 2026 are known.
+Any other table is captured, named by `doctor` and `backup`, and loaded by a restore, unless it bears the name of a handler, which then counts as its owner.
+
+| class | meaning |
+|---|---|
+| events | archived as events, never part of a capture |
+| state | copied because events cannot give it back |
+| derived | copied because ZITADEL would need long to rebuild it from events; never needed for correctness |
+| metadata | what the migrators know about the schema; travels with the schema text |
+| ephemeral | of no use after a restore |
+
+| at a restore | meaning |
+|---|---|
+| load | the rows of S are loaded |
+| warm | the rows of S are loaded when the handler that owns the table starts from its state of S, else the table is left empty; where no handler owns it, unless all are cold |
+| compute | the rows are worked out as of T |
+| empty | the table is left empty |
+| schema | the rows of S are loaded where zbackup makes the schema; where ZITADEL prepared it, its own are kept |
+| never | the table is not touched as one of these |
+
+`…` stands for what may follow a name: the number of its version and the name of a part (`users14_humans`).
 """  # noqa: E501
 
 
@@ -65,9 +96,29 @@ def configuration_page(page: str) -> str:
     return f"{before}{_BEGIN}\n{table}\n{_END}{after}"
 
 
+def tables_page() -> str:
+    """Return docs/tables.md."""
+    lines = [_TABLES]
+    for schema in SCHEMAS:
+        rows = (
+            (
+                ", ".join(f"`{name}`{'…' if known.versioned else ''}" for name in known.names),
+                known.kind,
+                "row by row" if known.by_row else "yes" if known.captured else "no",
+                known.restore,
+                known.why,
+            )
+            for known in TABLES
+            if known.schema == schema
+        )
+        lines += [f"## {schema}", "", *_table(("table", "class", "captured", "at a restore", "why"), rows), ""]
+    return "\n".join(lines)
+
+
 def write(folder: Path) -> None:
     """Bring the pages up to date."""
     (folder / "cli.md").write_text(cli_page())
+    (folder / "tables.md").write_text(tables_page())
     configuration = folder / "configuration.md"
     configuration.write_text(configuration_page(configuration.read_text()))
 

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from zbackup.cli import options
 from zbackup.cli.job import Job
-from zbackup.cli.plan import resolved
+from zbackup.cli.plan import checked, resolved
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zbackup.restore import RestoreOptions
 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan, look whether the target takes it, and change nothing.")
@@ -20,7 +25,12 @@ def restore(
     target: options.Target = None,
     at: options.At = "latest",
     dry_run: DryRun = False,
+    cold: options.Cold = False,
+    without: options.Without = None,
+    auth_requests: options.AuthRequests = None,
+    events_only: options.EventsOnly = False,
     generation: options.Generation = None,
+    masterkey_file: options.MasterkeyFile = None,
     proof: options.Proof = None,
     restart: Restart = False,
     jobs: options.Jobs = None,
@@ -31,33 +41,52 @@ def restore(
     debug: options.Debug = False,
 ) -> None:
     """
-    Bring back any moment into an empty database.
+    Bring back any moment: a ZITADEL that starts.
 
-    Killed and run again, it goes on where it was.
+    Into an empty database, or one that `zitadel init` and `zitadel setup --for-mirror` prepared. Killed and run
+    again, it goes on where it was.
     """
     with Job(locals()) as job:
         from zbackup import restore as use_case
-        from zbackup.cli.records import plain, plan_record
-        from zbackup.cli.texts import plan_lines, restore_lines
+        from zbackup.cli.restored import plan_lines, plan_record, restore_lines, restore_record
 
         wanted = job.target() if not dry_run or job.settings.text("target") is not None else None
-        made = resolved(job, at, generation)
+        chosen = chosen_options(job, generation, without or (), cold=cold, events_only=events_only, restart=restart)
+        masterkey = job.masterkey()
+        made, found = checked(job, resolved(job, at, generation), masterkey)
         if dry_run:
-            if wanted is not None:
-                use_case.check_target(job.archive(), wanted, made, report=job.report)
-            job.output.result("plan", plan_record(made), plan_lines(made))
+            unit = use_case.preview(job.archive(), wanted, made, chosen, report=job.report)
+            job.output.result("plan", plan_record(made, unit, found), plan_lines(made, unit, found))
             return
+        for warning in made.warnings[-1:] if found is not None and found.verdict == "does_not_fit" else ():
+            job.output.warning(warning)
         assert wanted is not None
-        result = use_case.restore(
-            job.archive(),
-            wanted,
-            job.point(at),
-            use_case.RestoreOptions(
-                jobs=job.settings.whole("jobs"),
-                proof=cast("Literal['sample', 'full']", job.settings.text("proof")),
-                generation=generation,
-                restart=restart,
-            ),
-            report=job.report,
-        )
-        job.output.result("restore", plain(result), restore_lines(result))
+        result = use_case.restore(job.archive(), wanted, job.point(at), chosen, report=job.report)
+        job.output.result("restore", restore_record(result), restore_lines(result))
+
+
+def chosen_options(
+    job: Job,
+    generation: str | None,
+    without: Sequence[str],
+    *,
+    cold: bool,
+    events_only: bool,
+    restart: bool = False,
+) -> RestoreOptions:
+    """Gather what a restore is told."""
+    from zbackup.restore import RestoreOptions
+    from zbackup.survey import UnitOptions, named
+
+    return RestoreOptions(
+        jobs=job.settings.whole("jobs"),
+        proof=cast("Literal['sample', 'full']", job.settings.text("proof")),
+        generation=generation,
+        restart=restart,
+        events_only=events_only,
+        unit=UnitOptions(
+            cold=cold,
+            without=named(without),
+            auth_requests=job.settings.switch("auth_requests") and not events_only,
+        ),
+    )

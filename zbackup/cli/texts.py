@@ -11,12 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from zbackup.archive.manifest import Amendment
-    from zbackup.archive.plan import RestorePlan
     from zbackup.backup import BackupResult
     from zbackup.doctor import DoctorResult
     from zbackup.init import InitResult
     from zbackup.inspect import Listing, Shown
-    from zbackup.restore import RestoreResult
     from zbackup.settings import Setting
     from zbackup.source import Blocker
     from zbackup.verify import VerifyResult
@@ -62,12 +60,12 @@ def _edge(instant: datetime) -> str:
 
 def init_lines(result: InitResult) -> Iterator[str]:
     yield f"archive {result.archive} made at {result.address}"
-    yield from _pairs(result.store.items())
+    yield from pairs(result.store.items())
 
 
 def backup_lines(result: BackupResult) -> Iterator[str]:
     yield f"backup {result.backup} ({result.kind}, generation {result.generation})"
-    pairs = {
+    said = {
         "sealed": f"{count(result.events)} events",
         "tail": f"{count(result.tail)} events",
         "horizon": f"{when(result.horizon)} ({result.horizon_basis})",
@@ -78,10 +76,10 @@ def backup_lines(result: BackupResult) -> Iterator[str]:
         "capture": f"{count(result.capture.tables)} tables" if result.capture else "none",
         "time": duration(result.seconds),
     }
-    yield from _pairs(pairs.items())
+    yield from pairs(said.items())
     yield from _blockers(result.blockers)
     yield from _amendments(result.amendments)
-    yield from _warnings(result.warnings)
+    yield from warnings(result.warnings)
 
 
 def listing_lines(listing: Listing) -> Iterator[str]:
@@ -103,7 +101,7 @@ def listing_lines(listing: Listing) -> Iterator[str]:
         )
         for backup in listing.backups
     ]
-    yield from _columns(rows)
+    yield from columns(rows)
     yield ""
     for window in listing.windows:
         newest = " (newest)" if window.newest else ""
@@ -121,7 +119,7 @@ def shown_lines(shown: Shown) -> Iterator[str]:
     source, capture = manifest.source, manifest.capture
     tail = sum(chunk.rows for chunk in manifest.tail)
     yield f"backup {manifest.backup} ({manifest.kind}, generation {manifest.generation})"
-    pairs = {
+    said = {
         "began": when(manifest.started),
         "ended": when(manifest.finished),
         "recovery point": when(manifest.snapshot),
@@ -141,10 +139,10 @@ def shown_lines(shown: Shown) -> Iterator[str]:
         else "none",
         "made by": f"zbackup {manifest.zbackup}",
     }
-    yield from _pairs(pairs.items())
+    yield from pairs(said.items())
     yield from _blockers(manifest.horizon.blockers)
     yield from _amendments(manifest.amendments)
-    yield from _warnings(manifest.warnings)
+    yield from warnings(manifest.warnings)
     yield ""
     rows = [("FROM", "TO", "EVENTS", "RAW", "STORED", "OBJECT")]
     rows += [
@@ -158,50 +156,7 @@ def shown_lines(shown: Shown) -> Iterator[str]:
         )
         for chunk in (*shown.chunks, *manifest.tail)
     ]
-    yield from _columns(rows)
-
-
-def plan_lines(plan: RestorePlan) -> Iterator[str]:
-    yield f"{plan.point}: from backup {plan.backup} of generation {plan.generation}"
-    estimate = plan.estimate
-    pairs = {
-        "instant": when(plan.at, f"the whole backup, as of {when(plan.snapshot)}"),
-        "final": "yes" if plan.final else "no: later backups may add events to it",
-        "reads": f"{count(plan.totals.chunks)} chunks, {size(plan.totals.stored_bytes)} "
-        f"of {size(plan.totals.raw_bytes)}",
-        "capture": f"of backup {plan.capture.backup}, {when(plan.capture.snapshot)}" if plan.capture else "none",
-    }
-    if estimate is not None:
-        pairs |= {
-            "events": count(estimate.events),
-            "added": f"up to {count(estimate.added)} events by later amendments" if estimate.added else "",
-            "withheld": f"about {count(estimate.withheld)} events, so that every push stays whole"
-            if estimate.withheld
-            else "none",
-            "lost": f"{count(estimate.lost)} events after it" if estimate.lost else "nothing of this archive",
-        }
-    yield from _pairs(pairs.items())
-    for other in plan.others:
-        final = "final" if other.final else "not final"
-        yield f"  also covered by generation {other.generation}, backup {other.backup} ({final})"
-    yield from _warnings(plan.warnings)
-
-
-def restore_lines(result: RestoreResult) -> Iterator[str]:
-    if result.done_before:
-        yield "this restore was already done; nothing was changed"
-    yield f"restored {count(result.events)} events as of {when(result.at)}"
-    pairs = {
-        "from": f"backup {result.backup}, generation {result.generation}",
-        "final": "yes" if result.final else "no: later backups may add events to it",
-        "withheld": f"{count(result.withheld)} events, so that every push stays whole" if result.withheld else "none",
-        "added": f"{count(result.added)} events by later amendments" if result.added else "",
-        "moved aside": f"{count(result.moved_aside)} events of the system" if result.moved_aside else "",
-        "proof": result.proof,
-        "time": duration(result.seconds),
-    }
-    yield from _pairs(pairs.items())
-    yield from _warnings(result.warnings)
+    yield from columns(rows)
 
 
 def verify_lines(result: VerifyResult) -> Iterator[str]:
@@ -234,17 +189,17 @@ def config_lines(file: str | None, settings: Mapping[str, Setting]) -> Iterator[
     yield f"file: {file or 'none'}"
     rows = [("SETTING", "VALUE", "FROM")]
     rows += [(one.name, "-" if one.shown is None else one.shown, str(one.origin)) for one in settings.values()]
-    yield from _columns(rows, numbers=())
+    yield from columns(rows, numbers=())
 
 
-def _pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+def pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
     shown = [(key, value) for key, value in pairs if value]
     width = max((len(key) for key, _ in shown), default=0)
     for key, value in shown:
         yield f"  {key:<{width}}  {value}"
 
 
-def _columns(
+def columns(
     rows: Sequence[Sequence[str]], numbers: Sequence[str] = ("NEW", "TAIL", "STORED", "EVENTS", "RAW")
 ) -> Iterator[str]:
     """Align a table; the first row holds the titles."""
@@ -282,6 +237,6 @@ def _amendments(amendments: Iterable[Amendment]) -> Iterator[str]:
         )
 
 
-def _warnings(warnings: Iterable[str]) -> Iterator[str]:
+def warnings(warnings: Iterable[str]) -> Iterator[str]:
     for warning in warnings:
         yield f"warning: {warning}"

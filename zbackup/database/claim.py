@@ -1,7 +1,7 @@
 """
 What a target is, decided from its catalog, and taking it for a restore.
 
-    nothing named events…                       a table of our own is made
+    nothing named events…                       the captured schema is made; where only events are asked for, a table
     events2 without any event of an instance    it is used; rows of the system (instance '') are moved aside
     a restore of the same plan, not finished    it goes on
     a receipt of the same plan                  done before
@@ -19,6 +19,7 @@ import psycopg
 from psycopg import sql
 
 from zbackup.archive.plan import RestorePlan
+from zbackup.database.schema_load import drop_schema, make_schema, schemas_of
 from zbackup.database.target import (
     ASIDE,
     EVENTS,
@@ -55,34 +56,41 @@ class _Relation:
     comment: str | None
 
 
-def take(connection: Connection, plan: RestorePlan, run: Run, *, restart: bool = False) -> Run | Receipt:
+def take(connection: Connection, plan: RestorePlan, run: Run, pre_data: bytes | None = None) -> Run | Receipt:
     """
     Take the target for a plan, or go on with what was taken; a receipt when the plan was done before.
 
-    `restart` undoes what an unfinished restore of any plan left, as its ledger tells, and begins anew.
+    `pre_data` is the text of the schema that an empty database gets.
 
     Raises TargetRefused; nothing was changed then.
     """
-    _check_server(connection, plan)
-    if restart:
-        with connection.transaction():
-            _undo(connection)
+    check_server(connection, plan)
     with connection.transaction():
         found = _relations(connection)
         if LEDGER in found or RESTORING in found:
-            return _resume(connection, plan, found)
-        for name in ("events", "events_old"):
+            return _resume(connection, plan, run, found)
+        receipt = Receipt.of_text(found[EVENTS].comment) if EVENTS in found else None
+        for name in ("events", "events_old") if receipt is None else ():
             if name in found:
                 raise TargetRefused(
                     f"the target has {SCHEMA}.{name}, {_counted(connection, name, found[name])}: "
                     "it is a ZITADEL database of v2.38 or before, or was one",
                     hint=_EMPTY_DATABASE,
                 )
-        if EVENTS not in found:
+        if EVENTS not in found and run.mode == "empty" and pre_data is not None:
+            wanted = schemas_of(pre_data)
+            there = {name for (name,) in connection.execute("SELECT quote_ident(nspname) FROM pg_namespace")}
+            run = replace(
+                run,
+                schemas=tuple(name for name in wanted if name not in there),
+                filled=tuple(name for name in wanted if name in there),
+            )
+            make_schema(connection, pre_data)
+        elif EVENTS not in found:
             _check_names(connection, plan.table, 0)
             _create(connection, plan.table)
         else:
-            receipt = _check_existing(connection, plan, found)
+            receipt = _check_existing(connection, plan, run, found)
             if receipt is not None:
                 return receipt
             run = replace(run, prepared=True, moved_aside=_adopt(connection, ASIDE in found))
@@ -90,10 +98,16 @@ def take(connection: Connection, plan: RestorePlan, run: Run, *, restart: bool =
     return run
 
 
-def examine(connection: Connection, plan: RestorePlan, run: Run) -> Run | Receipt:
+def examine(connection: Connection, plan: RestorePlan, run: Run, pre_data: bytes | None = None) -> Run | Receipt:
     """Do as `take` in a transaction that is rolled back: say what it would say, and change nothing."""
     with connection.transaction(force_rollback=True):
-        return take(connection, plan, run)
+        return take(connection, plan, run, pre_data)
+
+
+def give_up(connection: Connection) -> None:
+    """Undo what an unfinished restore of any plan left, as its ledger tells. Raises TargetRefused."""
+    with connection.transaction():
+        _undo(connection)
 
 
 def changed_since(connection: Connection, receipt: Receipt) -> list[str]:
@@ -116,7 +130,7 @@ def strangers(connection: Connection, schemas: Collection[str]) -> list[str]:
     return [row[0] for row in rows]
 
 
-def _check_server(connection: Connection, plan: RestorePlan) -> None:
+def check_server(connection: Connection, plan: RestorePlan) -> None:
     row = one_row(connection, "SELECT pg_is_in_recovery(), current_setting('server_encoding')")
     if row[0]:
         raise TargetRefused(
@@ -140,7 +154,7 @@ def _relations(connection: Connection) -> dict[str, _Relation]:
     return {name: _Relation(*rest) for name, *rest in rows}
 
 
-def _resume(connection: Connection, plan: RestorePlan, found: dict[str, _Relation]) -> Run:
+def _resume(connection: Connection, plan: RestorePlan, asked: Run, found: dict[str, _Relation]) -> Run:
     if LEDGER not in found or RESTORING not in found:
         missing, there = (LEDGER, RESTORING) if RESTORING in found else (RESTORING, LEDGER)
         raise TargetRefused(
@@ -155,23 +169,36 @@ def _resume(connection: Connection, plan: RestorePlan, found: dict[str, _Relatio
             f"the target has {SCHEMA}.{EVENTS} beside the unfinished restore {run.run}: someone else made it",
             hint=f"Stop ZITADEL; if nobody needs it: DROP TABLE {SCHEMA}.{EVENTS}; then run the same again.",
         )
-    if run.digest != plan.digest:
+    if run.digest != asked.digest:
         raise TargetRefused(
             f"the target holds an unfinished restore of another plan: run {run.run}, {run.point}, "
-            f"T {run.at or 'the whole backup'}, backup {run.backup}; asked for is {plan.point}, backup {plan.backup}",
-            hint=_how_to_finish(run, plan) + f"--restart gives it up, which does: {drop_statements(run)}",
+            f"T {run.at or 'the whole backup'}, backup {run.backup}, {_what(run)}; "
+            f"asked for is {plan.point}, backup {plan.backup}, {_what(asked)}",
+            hint=_how_to_finish(run, asked, plan) + f"--restart gives it up, which does: {drop_statements(run)}",
         )
     return run
 
 
-def _how_to_finish(run: Run, plan: RestorePlan) -> str:
+def _what(run: Run) -> str:
+    if run.mode == "events":
+        return "the events only"
+    return f"with the capture of {run.capture}" + (f", {run.options}" if run.options else "")
+
+
+def _how_to_finish(run: Run, asked: Run, plan: RestorePlan) -> str:
+    if (run.mode, run.options) != (asked.mode, asked.options):
+        flags = "--events-only" if run.mode == "events" else run.options or "without these options"
+        return f"Finish it with `--at {run.at or 'backup:' + run.backup}` and {flags}. "
     if run.at is not None and run.at == (instant_text(plan.at) if plan.at else None):
         return f"Backup {plan.backup} answers for this instant now, or later ones added rows to it. "
     return f"Finish it with `--at {run.at or 'backup:' + run.backup}`. "
 
 
 def drop_statements(run: Run) -> str:
-    """Write what undoes an unfinished restore."""
+    """Write what undoes an unfinished restore; tables beside the events keep what was loaded."""
+    if run.mode == "empty":
+        made = f"DROP SCHEMA IF EXISTS {', '.join(run.schemas)} CASCADE;" if run.schemas else ""
+        return made + (f" and all objects in {', '.join(run.filled)}" if run.filled else "")
     if not run.prepared:
         return f"DROP TABLE {SCHEMA}.{RESTORING}, {SCHEMA}.{LEDGER};"
     back = (
@@ -196,6 +223,9 @@ def _undo(connection: Connection) -> None:
             "do not go together",
             hint=_EMPTY_DATABASE,
         )
+    if run.mode == "empty":
+        drop_schema(connection, run.schemas, run.filled)
+        return
     for statement in drop_statements(run).split(";"):
         if statement.strip() not in {"", "BEGIN", "COMMIT"}:
             connection.execute(statement.strip().encode())
@@ -232,7 +262,7 @@ def _create(connection: Connection, table: EventTable) -> None:
     connection.execute(sql.SQL("CREATE TABLE {} ({})").format(named(RESTORING), sql.SQL(", ").join(parts)))
 
 
-def _check_existing(connection: Connection, plan: RestorePlan, found: dict[str, _Relation]) -> Receipt | None:
+def _check_existing(connection: Connection, plan: RestorePlan, run: Run, found: dict[str, _Relation]) -> Receipt | None:
     relation = found[EVENTS]
     name = f"{SCHEMA}.{EVENTS}"
     if relation.kind != "r" or relation.rules:
@@ -245,12 +275,13 @@ def _check_existing(connection: Connection, plan: RestorePlan, found: dict[str, 
             named(EVENTS)
         ),
     )
-    if receipt is not None and receipt.digest == plan.digest and (some or not receipt.events):
+    if receipt is not None and receipt.digest == run.digest and (some or not receipt.events):
         return receipt
     if receipt is not None and others:
         raise TargetRefused(
             f"the target was restored before: run {receipt.run}, {receipt.point}, T {receipt.at or 'whole backup'}, "
-            f"backup {receipt.backup}, {receipt.events} events; asked for is {plan.point}, backup {plan.backup}",
+            f"backup {receipt.backup}, {receipt.events} events, {receipt.mode}; asked for is {plan.point}, "
+            f"backup {plan.backup}, {_what(run)}",
             hint=_EMPTY_DATABASE,
         )
     if others:
@@ -273,7 +304,7 @@ def _check_shape(connection: Connection, table: EventTable, oid: int) -> None:
     problems = [
         f"column {name} is {there.get(name, 'missing')}, archived is {wanted.get(name, 'none')}"
         for name in {**wanted, **there}
-        if there.get(name) != wanted.get(name)
+        if there.get(name) != wanted.get(name) and not _may_differ(name, there.get(name), wanted.get(name))
     ]
     key = connection.execute(
         "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s AND contype = 'p'", (oid,)
@@ -285,6 +316,18 @@ def _check_shape(connection: Connection, table: EventTable, oid: int) -> None:
             f"the target's {SCHEMA}.{EVENTS} has another shape: {'; '.join(problems)}",
             hint="Drop it, or restore into an empty database.",
         )
+
+
+def _may_differ(name: str, there: str | None, wanted: str | None) -> bool:
+    """
+    Tell differences that rows can cross.
+
+    A source that was migrated from v1 has in_tx_order as bigint (facts 1.1); functions of a fresh setup insert
+    integer and insist on it, so the target's type stays, and a value that does not fit stops the load.
+    """
+    if wanted is None:
+        return there is not None and not there.endswith(" NOT NULL")
+    return name == "in_tx_order" and there in {"integer NOT NULL", "bigint NOT NULL"}
 
 
 def _adopt(connection: Connection, aside_exists: bool) -> int:

@@ -15,12 +15,10 @@ from psycopg import sql
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import RestorePlan
 from zbackup.archive.withhold import EXEMPT, LeastAfter
-from zbackup.database.export import ORDER, relation
 from zbackup.database.load import Read
-from zbackup.database.target import Connection, restoring
-from zbackup.event import END, KEY_COLUMNS, Cursor
+from zbackup.database.target import Connection
+from zbackup.event import END, KEY_COLUMNS
 from zbackup.progress import Advance, Report
-from zbackup.source import EventTable
 
 # About 64 MiB of rows, so that memory stays bounded and few COPY commands are needed.
 AGGREGATES_AT_ONCE = 200_000
@@ -80,15 +78,15 @@ def _send(connection: Connection, least: LeastAfter) -> None:
         copy.write(b"".join(b"%s\t%d\n" % item for item in least.take().items()))
 
 
-def find_withheld(connection: Connection, table: EventTable) -> int:
+def find_withheld(connection: Connection, events: sql.Composable) -> int:
     """
-    Put the events to withhold into a temporary table, which goes with the transaction; return their number.
+    Put the events to withhold into the temporary table zbackup_withheld; return their number.
 
-    The table that is being restored must hold exactly the events at or before T.
+    `events` must hold exactly the events at or before T.
     """
     connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {}, 0 AS round FROM {} WITH NO DATA").format(
-            _WITHHELD, _KEYS, relation(restoring(table))
+        sql.SQL("CREATE TEMPORARY TABLE {} AS SELECT {}, 0 AS round FROM {} WITH NO DATA").format(
+            _WITHHELD, _KEYS, events
         )
     )
     connection.execute(
@@ -96,7 +94,7 @@ def find_withheld(connection: Connection, table: EventTable) -> int:
             _WITHHELD
         )
     )
-    number, found = 0, _insert(connection, table, 0, _LEAST, _AGGREGATE)
+    number, found = 0, _insert(connection, events, 0, _LEAST, _AGGREGATE)
     new = found
     while new:
         connection.execute(sql.SQL("ANALYZE {}").format(_WITHHELD))
@@ -104,14 +102,14 @@ def find_withheld(connection: Connection, table: EventTable) -> int:
         number += 1
         pushes = sql.SQL("(SELECT DISTINCT instance_id, created_at, NULL::bigint AS least FROM {})").format(last)
         later = sql.SQL('(SELECT {0}, min("sequence") AS least FROM {1} GROUP BY {0})').format(_AGGREGATE, last)
-        new = _insert(connection, table, number, pushes, sql.SQL("instance_id, created_at"))
-        new += _insert(connection, table, number, later, _AGGREGATE)
+        new = _insert(connection, events, number, pushes, sql.SQL("instance_id, created_at"))
+        new += _insert(connection, events, number, later, _AGGREGATE)
         found += new
     return found
 
 
 def _insert(
-    connection: Connection, table: EventTable, number: int, cause: sql.Composable, using: sql.Composable
+    connection: Connection, events: sql.Composable, number: int, cause: sql.Composable, using: sql.Composable
 ) -> int:
     """Note the events that share `using` with a cause, those of an aggregate only beyond its least sequence."""
     statement = sql.SQL(
@@ -121,30 +119,10 @@ def _insert(
         withheld=_WITHHELD,
         keys=_KEYS,
         number=sql.Literal(number),
-        events=relation(restoring(table)),
+        events=events,
         cause=cause,
         using=using,
         aggregate=_AGGREGATE,
         exempt=sql.SQL(", ").join(sql.Literal(part.decode()) for part in EXEMPT),
     )
     return connection.execute(statement).rowcount
-
-
-def delete_withheld(connection: Connection, table: EventTable) -> int:
-    """Take the events that were found out of the table; return how many went."""
-    statement = sql.SQL(
-        """DELETE FROM {} e USING {} w WHERE e.instance_id = w.instance_id AND e.aggregate_type = w.aggregate_type
-              AND e.aggregate_id = w.aggregate_id AND e."sequence" = w."sequence" """
-    ).format(relation(restoring(table)), _WITHHELD)
-    return connection.execute(statement).rowcount
-
-
-def first_withheld(connection: Connection, most: int) -> tuple[tuple[str, ...], ...]:
-    """Return the cursors of the first events that were found."""
-    rows = connection.execute(
-        sql.SQL("SELECT {} FROM {} ORDER BY {} LIMIT {}").format(_KEYS, _WITHHELD, ORDER, sql.Literal(most))
-    )
-    return tuple(
-        Cursor(created, position, place, instance.encode(), kind.encode(), aggregate.encode(), sequence).texts()
-        for created, position, place, instance, kind, aggregate, sequence in rows
-    )

@@ -1,5 +1,5 @@
 """
-Give the loaded table its final name, in one transaction with the edits that T asks for.
+Give the loaded table its final name, in one short transaction with the edits that were staged.
 
 Before it the table is exactly what the archive holds at or before T, and has another name; after it the
 edits are made and a receipt is its comment. There is nothing in between.
@@ -8,23 +8,23 @@ edits are made and a receipt is its comment. There is nothing in between.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from psycopg import sql
 
-from zbackup.archive.plan import RestorePlan, first_of
-from zbackup.database.cut import delete_withheld, find_withheld, first_withheld, stage_after
+from zbackup.archive.plan import RestorePlan
+from zbackup.database import edits
+from zbackup.database.edits import Cut
 from zbackup.database.export import relation
-from zbackup.database.load import Read, rows_until
 from zbackup.database.proof import Proof
 from zbackup.database.target import (
+    ASIDE,
     EVENTS,
     LEDGER,
     Connection,
     Receipt,
     Run,
-    columns,
     named,
     one_row,
     restoring,
@@ -35,46 +35,31 @@ from zbackup.progress import Report, Step
 # CockroachDB's positions are nanoseconds since the epoch, PostgreSQL's seconds; none comes near this border.
 NANOSECONDS = Decimal(10) ** 15
 
-MOST_WITHHELD = 1000
-"""so many withheld events are named in the result"""
-
-_ADDED = sql.Identifier("zbackup_added")
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    receipt: Receipt
-    withheld: tuple[tuple[str, ...], ...]
-    """cursors of the first withheld events"""
-
 
 def publish(
-    connection: Connection, plan: RestorePlan, run: Run, rows: int, proof: Proof, read: Read, report: Report
-) -> Published:
+    connection: Connection,
+    plan: RestorePlan,
+    run: Run,
+    rows: int,
+    cut: Cut,
+    proof: Proof,
+    report: Report,
+    *,
+    needed: str | None = None,
+    external: dict[str, Any] | None = None,
+) -> Receipt:
     """
     Edit and publish the table that holds `rows` proven rows.
 
+    `needed` and `external` go into the receipt: the version that the start needs, and the address as of T.
+
     Raises TargetRefused when the target's clock is behind the events; nothing was changed then.
     """
-    at, table = plan.at, plan.table
+    table = plan.table
     report(Step("publish"))
-    added = withheld = 0
-    named_events: tuple[tuple[str, ...], ...] = ()
-    if at is not None:
-        stage_after(connection, plan, at, read, report)
-        _stage_added(connection, plan, read)
     with connection.transaction():
         connection.execute("SET LOCAL synchronous_commit = on")
-        if at is not None:
-            added = connection.execute(
-                sql.SQL(
-                    """INSERT INTO {} ({}) SELECT {} FROM {}
-                        ON CONFLICT (instance_id, aggregate_type, aggregate_id, "sequence") DO NOTHING"""
-                ).format(relation(restoring(table)), columns(table), columns(table), _ADDED)
-            ).rowcount
-            withheld = find_withheld(connection, table)
-            named_events = first_withheld(connection, MOST_WITHHELD)
-            delete_withheld(connection, table)
+        removed, inserted = edits.apply(connection, table)
         refuse_ahead(connection, _greatest(connection, plan))
         receipt = Receipt(
             run=run.run,
@@ -85,19 +70,26 @@ def publish(
             at=run.at,
             digest=run.digest,
             final=plan.final,
-            events=rows + added - withheld,
-            added=added,
-            withheld=withheld,
+            events=rows + inserted - removed,
+            added=cut.added,
+            withheld=cut.withheld,
             moved_aside=run.moved_aside,
             proof=proof,
+            mode=run.mode,
+            capture=run.capture,
+            needed=needed,
+            external=external or {},
         )
         connection.execute(
             sql.SQL("ALTER TABLE {} RENAME TO {}").format(relation(restoring(table)), sql.Identifier(EVENTS))
         )
         connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(named(EVENTS), sql.Literal(receipt.text())))
         connection.execute(sql.SQL("DROP TABLE {}").format(named(LEDGER)))
+        if run.mode == "prepared":
+            # What of it is wanted came back with the edits.
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(named(ASIDE)))
         report(Step("publish", "commit"))
-    return Published(receipt, named_events)
+    return receipt
 
 
 def refuse_ahead(connection: Connection, positions: Iterable[Decimal]) -> None:
@@ -120,23 +112,6 @@ def refuse_ahead(connection: Connection, positions: Iterable[Decimal]) -> None:
 def check_positions(connection: Connection, plan: RestorePlan) -> None:
     """Refuse positions ahead of the clock before anything is loaded; what is cut is seen when it is published."""
     refuse_ahead(connection, {chunk.ref.positions[1] for chunk in plan.chunks if not chunk.cut})
-
-
-def _stage_added(connection: Connection, plan: RestorePlan, read: Read) -> None:
-    """Put the rows at or before T that later amendments added into a temporary table."""
-    table, at = plan.table, plan.cut_at
-    connection.execute(
-        sql.SQL("CREATE TEMPORARY TABLE {} AS SELECT {} FROM {} WITH NO DATA").format(
-            _ADDED, columns(table), relation(restoring(table))
-        )
-    )
-    for chunk in plan.added:
-        if first_of(chunk) > at:
-            continue
-        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(_ADDED, columns(table))
-        with connection.transaction(), connection.cursor() as cursor, cursor.copy(statement) as copy:
-            for frame in read(chunk):
-                copy.write(b"".join(rows_until(frame, at)))
 
 
 def _greatest(connection: Connection, plan: RestorePlan) -> list[Decimal]:

@@ -14,17 +14,21 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
-from typing import Any, LiteralString, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from zbackup.archive.names import EVENTS as CHUNKS
 from zbackup.database.connection import connect, target_errors
 from zbackup.errors import Busy
 from zbackup.source import EventTable
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SCHEMA = "eventstore"
 EVENTS = "events2"
@@ -33,7 +37,13 @@ ASIDE = "events2_before_restore"
 LEDGER = "zbackup_ledger"
 
 PLAN = "plan"
-"""the ledger's first entry; the others are named as the chunks"""
+"""the ledger's first entry; the others are named as the chunks, or as what was done"""
+
+Mode = Literal["empty", "prepared", "events"]
+"""
+What the target is, and so what a restore makes of it: an empty database gets schema and rows, one that ZITADEL
+prepared gets rows, and where only the events are asked for it gets those.
+"""
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
@@ -70,6 +80,15 @@ class Run:
     """the table was there before, empty or emptied"""
     moved_aside: int = 0
     """rows of the system's own instance that it held"""
+    mode: Mode = "events"
+    capture: str | None = None
+    """the backup whose capture tells schema and state"""
+    schemas: tuple[str, ...] = ()
+    """those that were made, in an empty database"""
+    filled: tuple[str, ...] = ()
+    """those that were there, empty, and got objects"""
+    options: str = ""
+    """the flags that decide what comes back"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +108,12 @@ class Receipt:
     withheld: int
     moved_aside: int
     proof: str
+    mode: Mode = "events"
+    capture: str | None = None
+    needed: str | None = None
+    """the version of ZITADEL that the start needs, or a newer one"""
+    external: dict[str, Any] = field(default_factory=dict[str, Any])
+    """domain, port and security as setup noted them"""
 
     def text(self) -> str:
         return json.dumps({"zbackup": asdict(self)}, ensure_ascii=True)
@@ -217,23 +242,39 @@ def claim(connection: Connection, item: str) -> bool:
     return connection.execute(query, (item,)).rowcount == 1
 
 
-def note(connection: Connection, item: str, detail: Run | Loaded) -> None:
+def note(connection: Connection, item: str, detail: DataclassInstance) -> None:
+    """Enter what is to be known about an item that was claimed."""
     query = sql.SQL("UPDATE {} SET detail = %s, at = clock_timestamp() WHERE item = %s").format(named(LEDGER))
     connection.execute(query, (Jsonb(asdict(detail)), item))
+
+
+def items(connection: Connection) -> frozenset[str]:
+    """Name all that was entered."""
+    return frozenset(item for (item,) in connection.execute(sql.SQL("SELECT item FROM {}").format(named(LEDGER))))
+
+
+def noted(connection: Connection, item: str) -> dict[str, Any]:
+    """Return what is known about an item that is there."""
+    query = sql.SQL("SELECT detail FROM {} WHERE item = %s").format(named(LEDGER))
+    return one_row(connection, query, item)[0]
 
 
 def read_run(connection: Connection) -> Run | None:
     query = sql.SQL("SELECT detail FROM {} WHERE item = %s").format(named(LEDGER))
     row = connection.execute(query, (PLAN,)).fetchone()
-    return None if row is None else Run(**row[0])
+    if row is None:
+        return None
+    detail: dict[str, Any] = row[0]
+    detail |= {name: tuple(detail.get(name, ())) for name in ("schemas", "filled")}
+    return Run(**detail)
 
 
 def read_loaded(connection: Connection) -> dict[str, Loaded]:
     """Return what was loaded, by the names of the chunks."""
-    query = sql.SQL("SELECT item, detail FROM {} WHERE item <> %s").format(named(LEDGER))
+    query = sql.SQL("SELECT item, detail FROM {} WHERE starts_with(item, %s)").format(named(LEDGER))
     return {
         item: Loaded(
             detail["rows"], detail["raw_sha256"], tuple(detail["last"]), detail["instances"], detail["aggregate_types"]
         )
-        for item, detail in connection.execute(query, (PLAN,))
+        for item, detail in connection.execute(query, (CHUNKS,))
     }

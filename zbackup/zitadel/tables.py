@@ -11,7 +11,7 @@ A restore to T that uses the capture S
 
     load       loads the rows of S
     warm       loads the rows of S when their handler (handlers.owner) starts from its state of S, else none;
-               where no handler owns the table, when all of them do
+               where no handler owns the table, unless all are cold
     compute    works the rows out as of T
     empty      leaves the table empty
     schema     loads the rows of S where it makes the schema itself, else keeps what ZITADEL wrote there
@@ -168,7 +168,7 @@ TABLES = (
         ("resource_counts",),
         "derived",
         "warm",
-        "kept by triggers on the projections, which count again what is rebuilt",
+        "kept by triggers on the projections; loaded for those tables that are, the triggers count what is rebuilt",
     ),
     Known(
         "projections",
@@ -251,6 +251,23 @@ def restore_of(schema: str, name: str, handlers: Iterable[str] = ()) -> Restore:
     if known is not None:
         return known.restore
     return "load" if owner(schema, name, handlers) is None else "warm"
+
+
+def outlived(schema: str, name: str, handlers: Iterable[str]) -> bool:
+    """
+    Tell whether a derived table that no handler owns is a leftover: of an older version, not read any more.
+
+    Of a projection one of these handlers must be another version; else the state of its own is missing.
+    """
+    known = find(schema, name)
+    if known is None or known.why == _OUTLIVED:
+        return known is not None
+    base = re.match(rf"({'|'.join(sorted(known.names, key=len, reverse=True))})(?![a-z_])", name)
+    return (
+        known.versioned
+        and base is not None
+        and any(re.fullmatch(rf"{schema}\.{base[1]}[0-9]*", handler) for handler in handlers)
+    )
 
 
 def stored_by_row(schema: str, name: str) -> bool:

@@ -1,0 +1,177 @@
+"""
+Make a schema from the text that pg_dump wrote, in two parts: before and after the data.
+
+The text is taken apart into its entries, so that an error names the object, and so that what concerns the events
+table can be left to those who load it: the table has another name until it is published, and its key and indexes
+are built apart. For the entries that name the table it gets its final name for the length of one transaction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from zbackup.database.target import EVENTS, RESTORING, SCHEMA, Connection, claim, named, note, noted
+from zbackup.errors import TargetRefused
+from zbackup.progress import Report, Warned
+from zbackup.source import EventTable
+
+# Heads, and what may hold the like of one: comments, literals, quoted names, dollar quotes.
+_TOKEN = re.compile(
+    rb"""(?P<head>^--\n--[ ]Name:[ ](?P<name>.*);[ ]Type:[ ](?P<kind>[A-Z][A-Z ]*);[ ]Schema:[ ](?P<schema>.*);
+             [ ]Owner:[ ].*\n--\n)
+       | ^--.*\n | '(?:[^']|'')*' | "(?:[^"]|"")*"
+       | (?<![\w$\x80-\xff])(?P<tag>\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$)(?s:.*?)(?P=tag)""",
+    re.MULTILINE | re.VERBOSE,
+)
+
+# As pg_dump's own head has them.
+_SETTINGS = {
+    "check_function_bodies": "off",
+    "search_path": "",
+    "xmloption": "content",
+    "client_min_messages": "warning",
+}
+
+POST_DATA = "schema after the data"
+"""the ledger's entry"""
+
+
+# An extension or a function that an index needs is missing here.
+_LACKING = (
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.FeatureNotSupported,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What the ledger says about the schema after the data: indexes that were not made."""
+
+    statements: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object of the schema."""
+
+    name: str
+    kind: str
+    """as pg_dump says, such as TABLE or FK CONSTRAINT"""
+    schema: str
+    text: bytes
+
+    def __str__(self) -> str:
+        where = f"{self.schema}." if self.schema not in {"-", ""} else ""
+        return f"{self.kind} {where}{self.name}"
+
+
+def entries(text: bytes) -> Iterator[Entry]:
+    """Take pg_dump's text apart. What looks like a head inside a quoted body is none."""
+    heads = [token for token in _TOKEN.finditer(text) if token["head"] is not None]
+    for head, following in zip(heads, [*heads[1:], None], strict=True):
+        yield Entry(
+            head["name"].decode(),
+            head["kind"].decode(),
+            head["schema"].decode(),
+            text[head.end() : following.start() if following else len(text)],
+        )
+
+
+def schemas_of(pre_data: bytes) -> tuple[str, ...]:
+    """Name the schemas that a text makes, quoted where they must be."""
+    return tuple(
+        entry.name if re.fullmatch(r"[a-z_][a-z0-9_]*", entry.name) else f'"{entry.name}"'
+        for entry in entries(pre_data)
+        if entry.kind == "SCHEMA"
+    )
+
+
+def make_schema(connection: Connection, pre_data: bytes) -> None:
+    """
+    Make all that comes before the data, in the transaction of the caller; the events table gets its loading name.
+
+    Raises TargetRefused, naming the object that the target cannot have.
+    """
+    _prepare(connection)
+    there = {name for (name,) in connection.execute("SELECT nspname FROM pg_namespace")}
+    for entry in entries(pre_data):
+        if entry.kind == "SCHEMA" and entry.name in there:
+            continue
+        try:
+            connection.execute(entry.text)
+        except psycopg.Error as error:
+            raise _cannot(entry, error) from error
+    connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(named(EVENTS), sql.Identifier(RESTORING)))
+
+
+def drop_schema(connection: Connection, made: tuple[str, ...], filled: tuple[str, ...]) -> None:
+    """Undo `make_schema`: drop the schemas that it made, and what is in those that were there."""
+    for name in made:
+        connection.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE".encode())
+    for query in (
+        """SELECT format('DROP %s IF EXISTS %s CASCADE', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE'
+                         WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END,
+                         oid::regclass)
+             FROM pg_class WHERE relnamespace = ANY (%(schemas)s::regnamespace[]) AND relkind IN
+                  ('r', 'p', 'v', 'm', 'f', 'S')""",
+        """SELECT format('DROP ROUTINE IF EXISTS %s CASCADE', oid::regprocedure) FROM pg_proc
+            WHERE pronamespace = ANY (%(schemas)s::regnamespace[])""",
+        """SELECT format('DROP TYPE IF EXISTS %s CASCADE', oid::regtype) FROM pg_type
+            WHERE typnamespace = ANY (%(schemas)s::regnamespace[]) AND (typtype IN ('d', 'e', 'r') OR typtype = 'c'
+                  AND EXISTS (SELECT FROM pg_class c WHERE c.oid = typrelid AND c.relkind = 'c'))""",
+    ):
+        text = query.replace("format('DROP %s IF", "format('DROP %%s IF").replace("EXISTS %s", "EXISTS %%s")
+        for (statement,) in connection.execute(text.encode(), {"schemas": list(filled)}).fetchall():
+            connection.execute(statement.encode())
+
+
+def finish_schema(connection: Connection, post_data: bytes, table: EventTable, report: Report) -> list[str]:
+    """
+    Make all that comes after the data, once; return what to say of indexes that the target cannot have.
+
+    `table` tells the key and indexes of the events table, which are there already.
+    """
+    left_out: list[str] = []
+    names = (table.key_name, *(index.name for index in table.indexes))
+    built = {(SCHEMA, name) for name in names} | {(SCHEMA, f"{EVENTS} {name}") for name in names}
+    with connection.transaction():
+        if not claim(connection, POST_DATA):
+            return list(LeftOut(**noted(connection, POST_DATA)).statements)
+        _prepare(connection)
+        connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(named(RESTORING), sql.Identifier(EVENTS)))
+        for entry in entries(post_data):
+            if entry.kind in {"CONSTRAINT", "INDEX"} and (entry.schema, entry.name) in built:
+                continue
+            try:
+                with connection.transaction():
+                    connection.execute(entry.text)
+            except _LACKING as error:
+                if entry.kind != "INDEX" or entry.text.lstrip().startswith(b"CREATE UNIQUE"):
+                    raise _cannot(entry, error) from error
+                statement = " ".join(entry.text.decode().split())
+                left_out.append(f"{entry} was left out ({error.diag.message_primary}); to make it: {statement}")
+                report(Warned(left_out[-1]))
+            except psycopg.Error as error:
+                raise _cannot(entry, error) from error
+        connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(named(EVENTS), sql.Identifier(RESTORING)))
+        note(connection, POST_DATA, LeftOut(tuple(left_out)))
+    return left_out
+
+
+def _prepare(connection: Connection) -> None:
+    for name, value in _SETTINGS.items():
+        connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+
+
+def _cannot(entry: Entry, error: psycopg.Error) -> TargetRefused:
+    return TargetRefused(
+        f"the target cannot have {entry} of the captured schema: {error.diag.message_primary or error}",
+        hint="Give the role what it lacks (owner of the database, extensions), or restore into a database prepared by "
+        "`zitadel init` and `zitadel setup --for-mirror`.",
+    )
