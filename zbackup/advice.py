@@ -24,8 +24,14 @@ class NextStep:
     command: str | None = None
 
 
-def next_steps(mode: str, version: str | None, external: Mapping[str, object]) -> tuple[NextStep, ...]:
-    """Say what to do, in order."""
+def next_steps(
+    mode: str, version: str | None, external: Mapping[str, object], point: str, target: str
+) -> tuple[NextStep, ...]:
+    """
+    Say what to do, in order.
+
+    `point` are the options that name what was restored, `target` is the database as it may be shown.
+    """
     which = f"ZITADEL {version} or newer" if version else "ZITADEL of the source's version or newer"
     named = [f"External{name} {external[key]}" for name, key in _EXTERNAL.items() if key in external]
     expected = f" ({', '.join(named)})" if named else ""
@@ -36,7 +42,7 @@ def next_steps(mode: str, version: str | None, external: Mapping[str, object]) -
         ),
         NextStep(
             f"Take {which} with the configuration of the source{expected}, and its masterkey. Whether that fits says",
-            "zbackup plan --masterkey-file FILE",
+            f"zbackup plan {point} --masterkey-file FILE",
         ),
         NextStep(
             "For a copy beside the original set ServicePing.Enabled and Telemetry.Enabled to false: both have the same "
@@ -49,7 +55,9 @@ def next_steps(mode: str, version: str | None, external: Mapping[str, object]) -
         ),
         NextStep("Start", "zitadel start --masterkeyFile FILE --config FILE"),
         NextStep(
-            "Back up the restored database; it begins a generation of its own in the same archive", "zbackup backup"
+            "If this database takes the source's place, end the backups of the old one and go on with this one in the "
+            "same archive, where it begins a generation of its own; a copy beside the source gets its own archive",
+            f"zbackup backup --source '{target}'",
         ),
     )
 
@@ -91,7 +99,7 @@ def warnings(
     yield from _cold(unit)
     yield from _constraints(constraints)
     yield from _domains(instances, external)
-    if missing_assets(connection):
+    if "system.assets" not in unit.survey.options.without and missing_assets(connection):
         yield (
             "events speak of logos or avatars and no backup holds one: they are kept outside the database "
             "(AssetStorage); bring that storage back, too"

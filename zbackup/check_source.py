@@ -187,6 +187,9 @@ class SourceChecks:
 
     def _tables(self, connection: Connection) -> Check:
         listed = list_tables(connection, tables.SCHEMAS)
+        if not any((table.schema, table.name) == tables.KEYS for table in listed):
+            step = "Point --source at ZITADEL's own database; what --events-only restored starts no ZITADEL."
+            return warn("tables", f"{'.'.join(tables.KEYS)} is not there: nothing encrypted could be read again", step)
         unknown = [str(table) for table in listed if tables.find(table.schema, table.name) is None]
         if unknown:
             what = f"{len(unknown)} of {len(listed)} are not known: {some(unknown)}"

@@ -13,6 +13,8 @@ from zbackup.archive.names import BackupName
 from zbackup.counting import oldest
 from zbackup.errors import OutsideWindow
 from zbackup.event import parse_instant
+from zbackup.plan import is_whole
+from zbackup.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Window:
     """the newest snapshot"""
     backups: int
     newest: bool
+    source: Source
+    """whose history it is, as the newest backup saw it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +119,7 @@ def window(archive: Archive, catalog: Catalog, head: BackupName, manifest: Manif
         last=manifest.snapshot,
         backups=len(catalog.line(head)),
         newest=head == catalog.head(),
+        source=manifest.source,
     )
 
 
@@ -134,7 +139,7 @@ def _listed(manifest: Manifest, *, head: bool, stray: bool) -> ListedBackup:
         new_events=manifest.new.rows,
         tail=tail.rows,
         stored_bytes=manifest.stored_bytes,
-        capture=manifest.capture is not None,
+        capture=manifest.capture is not None and is_whole(manifest.capture),
         amendments=sum(found.added + found.removed + found.changed for found in mine),
         head=head,
         stray=stray,

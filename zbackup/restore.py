@@ -24,18 +24,20 @@ from zbackup.archive.plan import RestorePlan
 from zbackup.database import edits
 from zbackup.database.claim import changed_since, check_server, examine, give_up, strangers, take
 from zbackup.database.connection import Connection, target_errors
+from zbackup.database.identity import read_collation
 from zbackup.database.load import build, load
 from zbackup.database.mode import Target, find_target
 from zbackup.database.proof import prove
 from zbackup.database.publish import check_positions, publish
-from zbackup.database.target import ASIDE, SCHEMA, Receipt, Run, lock, session
+from zbackup.database.target import ASIDE, SCHEMA, Receipt, Run, lock, session, unfinished
+from zbackup.dsn import masked
 from zbackup.errors import TargetRefused, UsageError
-from zbackup.event import instant_text
-from zbackup.moment import RestorePoint
+from zbackup.event import instant_text, parse_instant
+from zbackup.moment import Instant, OfBackup, RestorePoint
 from zbackup.plan import resolve, with_schema
 from zbackup.progress import Report, Step, Warned, silent
 from zbackup.recover import Recovered, make_room, recover
-from zbackup.source import EventTable
+from zbackup.source import EventTable, collation_text
 from zbackup.survey import Survey, UnitOptions, refuse, survey
 from zbackup.unit import Unit, decide
 from zbackup.zitadel.tables import SCHEMAS
@@ -110,16 +112,18 @@ def restore(
 
     """
     options = options or RestoreOptions()
+    _expect_effect(options)
     began = time.monotonic()
     plan = resolve(archive, point, generation=options.generation, report=report)
     report(Step("connect"))
     with target_errors(target), session(target) as connection:
-        lock(connection)
+        lock(connection, report)
         _warn_of_strangers(connection, report)
-        check_positions(connection, plan)
-        check_server(connection, plan)
         if options.restart:
             give_up(connection)
+        plan = _as_begun(archive, connection, plan, options, report)
+        check_positions(connection, plan)
+        check_server(connection, plan)
         there, plan, found = _look(archive, connection, plan, options)
         for warning in plan.warnings:
             report(Warned(warning))
@@ -131,9 +135,8 @@ def restore(
             changed = changed_since(connection, taken)
             for warning in changed:
                 report(Warned(warning))
-            return _result(
-                plan, taken, began, done_before=True, warnings=changed, auth_requests=options.unit.auth_requests
-            )
+            logins = options.unit.auth_requests
+            return _result(plan, taken, began, done_before=True, warnings=changed, auth_requests=logins, target=target)
         if taken.moved_aside and taken.mode == "events":
             report(Warned(f"{taken.moved_aside} events of the system were moved to {SCHEMA}.{ASIDE}"))
         if found is not None and found.mode == "prepared":
@@ -163,6 +166,7 @@ def restore(
         recovered=recovered,
         warnings=warnings,
         auth_requests=options.unit.auth_requests,
+        target=target,
     )
 
 
@@ -177,6 +181,7 @@ def preview(
     Raises TargetRefused, TargetError, Busy: what the restore would raise before it loads anything, but for tables
     that cannot be brought back; these the result names.
     """
+    _expect_effect(options)
     if target is None:
         if options.events_only:
             return None
@@ -188,13 +193,46 @@ def preview(
             return None
     report(Step("connect"))
     with target_errors(target), session(target) as connection:
-        lock(connection)
+        lock(connection, report)
         _warn_of_strangers(connection, report)
         check_positions(connection, plan)
         check_server(connection, plan)
-        there, plan, found = _look(archive, connection, plan, options)
-        examine(connection, plan, _run(archive, plan, there, options), _pre_data(archive, found))
+        with connection.transaction(force_rollback=True):
+            if options.restart:
+                give_up(connection)
+            there, plan, found = _look(archive, connection, plan, options)
+            examine(connection, plan, _run(archive, plan, there, options), _pre_data(archive, found))
     return decide(found) if found is not None else None
+
+
+def _as_begun(
+    archive: Archive, connection: Connection, plan: RestorePlan, options: RestoreOptions, report: Report
+) -> RestorePlan:
+    """
+    Go on with what an unfinished restore of the same words meant by them.
+
+    `latest` means another backup by now, and another one may answer for an instant.
+    """
+    begun = unfinished(connection)
+    if begun is None or begun.point != plan.point or begun.archive != archive.record.archive:
+        return plan
+    if (begun.options, begun.mode == "events") != (str(options.unit), options.events_only) or (
+        options.generation not in {None, begun.generation}
+    ):
+        return plan
+    again = Instant(parse_instant(begun.at), begun.at) if begun.at else OfBackup(begun.backup)
+    made = resolve(archive, again, generation=begun.generation, report=report)
+    if made.digest == plan.digest:
+        return plan
+    report(Warned(f"going on with restore {begun.run}, to which {begun.point} is {begun.at or begun.backup}"))
+    return replace(made, point=plan.point)
+
+
+def _expect_effect(options: RestoreOptions) -> None:
+    if options.events_only and options.unit != DEFAULTS:
+        raise UsageError(
+            "--cold, --without and --auth-requests have no effect with --events-only", hint="Leave one of them out."
+        )
 
 
 def _look(
@@ -205,19 +243,23 @@ def _look(
 
     Raises TargetRefused, UsageError.
     """
-    if options.events_only and options.unit != DEFAULTS:
-        raise UsageError(
-            "--cold, --without and --auth-requests have no effect with --events-only", hint="Leave one of them out."
-        )
     there = find_target(connection, events_only=options.events_only)
     if there.mode == "events" and not options.events_only:
         raise TargetRefused(
-            f"the target holds a restore of events alone: {there.found}",
-            hint="Give --events-only to go on with that, or an empty database; --restart gives an unfinished one up.",
+            f"the target is not fit for a whole ZITADEL: {there.found}",
+            hint="Give an empty database. --events-only goes on with that, --restart gives up what is not finished.",
         )
     if there.mode == "events":
         return there, plan, None
     fitting = with_schema(archive, plan) if there.mode == "empty" else plan
+    source, ours = plan.source, read_collation(connection)
+    wanted = collation_text(source.locale_provider, source.collation, source.ctype, source.icu_locale)
+    if ours != wanted:
+        other = (
+            f"the target's collation is {ours}, the source's is {wanted}: ZITADEL lower-cases names by it, and may not "
+            "find some again"
+        )
+        fitting = replace(fitting, warnings=(*fitting.warnings, other))
     return there, fitting, survey(archive, fitting, there, options.unit)
 
 
@@ -268,6 +310,11 @@ def _warn_of_strangers(connection: Connection, report: Report) -> None:
         )
 
 
+def _next_steps(receipt: Receipt, target: str) -> tuple[NextStep, ...]:
+    point = f"--generation {receipt.generation} --at {receipt.at or 'backup:' + receipt.backup}"
+    return next_steps(receipt.mode, receipt.needed, receipt.external, point, masked(target))
+
+
 def _result(
     plan: RestorePlan,
     receipt: Receipt,
@@ -278,6 +325,7 @@ def _result(
     done_before: bool = False,
     warnings: Iterable[str] = (),
     auth_requests: bool = False,
+    target: str = "",
 ) -> RestoreResult:
     return RestoreResult(
         events=receipt.events,
@@ -295,6 +343,6 @@ def _result(
         done_before=done_before,
         mode=receipt.mode,
         recovered=recovered,
-        next_steps=next_steps(receipt.mode, receipt.needed, receipt.external) if receipt.mode != "events" else (),
+        next_steps=_next_steps(receipt, target) if receipt.mode != "events" else (),
         notices=notices(cut=receipt.at is not None, auth_requests=auth_requests) if receipt.mode != "events" else (),
     )

@@ -87,7 +87,13 @@ _TABLE = (
     Known("pg_dump", "text", "The pg_dump to use, instead of the newest that is found."),
     Known("spool", "text", "Folder for chunks on their way, instead of the system's temporary folder."),
     Known("chunk_bytes", "size", "Rows per chunk, before compression.", 64 << 20, least=64 << 10),
-    Known("proof", "choice", "What a restore reads back.", "sample", choices=("sample", "full")),
+    Known(
+        "proof",
+        "choice",
+        "What a restore reads back: some chunks and all state, or all chunks and derived tables, too.",
+        "sample",
+        choices=("sample", "full"),
+    ),
 )
 KNOWN = {known.name: known for known in _TABLE}
 

@@ -67,6 +67,12 @@ class Source:
     standby: bool = False
 
 
+def collation_text(provider: str, collation: str, ctype: str, icu_locale: str | None) -> str:
+    """Say by what rules a database compares and lower-cases."""
+    names = [icu_locale] if icu_locale else sorted({collation, ctype})
+    return f"{provider} {', '.join(names)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Blocker:
     """Who held the horizon back."""

@@ -29,6 +29,7 @@ from zbackup.database.target import Mode
 from zbackup.errors import Damaged, TargetRefused, UsageError
 from zbackup.event import unescape
 from zbackup.zitadel import migrations, tables
+from zbackup.zitadel.masterkey import LOSS
 
 FIELDS = ("eventstore", "fields")
 STATES = ("projections", "current_states")
@@ -127,7 +128,11 @@ def refuse(found: Survey) -> None:
     if found.problems:
         listed = "; ".join(f"{problem.table}: {problem.why}" for problem in found.problems)
         names = " ".join(f"--without {problem.table}" for problem in found.problems)
-        raise TargetRefused(f"not all state can be brought back: {listed}", hint=f"To leave it out, for good: {names}.")
+        raise TargetRefused(
+            f"not all state can be brought back: {listed}",
+            hint="`zbackup list` shows other backups and generations, which may have it. "
+            f"To leave it out, for good: {names}.",
+        )
 
 
 def named(names: Collection[str]) -> frozenset[str]:
@@ -183,6 +188,10 @@ def _problems(found: Survey) -> Iterator[Problem]:
 
 
 def _warnings(found: Survey, plan: RestorePlan) -> Iterator[str]:
+    for name in sorted(found.options.without):
+        table = captured_table(found.record, split_name(name))
+        lost = f"; {LOSS}" if split_name(name) == tables.KEYS else ""
+        yield f"{name} is left out as asked (--without): {table.rows if table else 'no'} captured rows{lost}"
     for name, why in found.record.missing.items():
         if why in ELSEWHERE:
             yield f"{name} is {why}"
@@ -205,7 +214,7 @@ def _expect_effect(found: Survey) -> None:
         if name not in there:
             raise UsageError(
                 f"--without {name}: the capture of backup {found.capture.backup} knows no such table",
-                hint="`zbackup plan` lists the tables.",
+                hint="`zbackup plan --json` lists the tables.",
             )
         restore = tables.restore_of(*split_name(name), found.states)
         if restore not in {"load", "warm", "schema"} and split_name(name) != FIELDS:

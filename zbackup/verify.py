@@ -26,9 +26,11 @@ from zbackup.archive.manifest import Capture, CapturedTable, ChunkRef, Manifest,
 from zbackup.archive.names import BackupName
 from zbackup.archive.plan import tiled
 from zbackup.compare import compare
+from zbackup.database.connection import connect, source_errors
+from zbackup.database.identity import read_identity
 from zbackup.errors import ArchiveError, Damaged, ObjectMissing
 from zbackup.event import Cursor
-from zbackup.progress import Advance, Report, Step, silent
+from zbackup.progress import Advance, Report, Step, Warned, silent
 
 T = TypeVar("T")
 Level = Literal["quick", "default", "full"]
@@ -217,7 +219,7 @@ class _Verification:
             raise Damaged(f"{chunk.name}: its counts do not add up", hint="Restore it from another copy.")
 
     def _compare(self, catalog: Catalog, source: str) -> None:
-        head = catalog.head()
+        head = self._head_of(catalog, source)
         if head is None:
             return
         for difference in compare(
@@ -231,6 +233,19 @@ class _Verification:
                     "source",
                 )
             )
+
+    def _head_of(self, catalog: Catalog, source: str) -> BackupName | None:
+        """Return the newest backup of the source's own history; the newest of all where none is."""
+        with source_errors(source), closing(connect(source)) as connection:
+            there = read_identity(connection)
+        for head in catalog.heads():
+            manifest = self._value(str(head), lambda head=head: self.archive.manifest(head))
+            known = manifest.source if manifest else None
+            if known and (known.system_identifier, known.database_oid) == (there.system_identifier, there.database_oid):
+                return head
+        if catalog.entries:
+            self.report(Warned("no generation is of this source; it is compared with the newest"))
+        return catalog.head()
 
     def _value(self, name: str, read: Callable[[], T]) -> T | None:
         """Read something, or note why it cannot be read."""

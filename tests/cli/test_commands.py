@@ -39,6 +39,7 @@ def test_the_main_job(archive: str, source: str, new_database: Callable[[], str]
     target = new_database()
     assert "(incremental" in run("backup", "--source", source).out
     listed = run("list").out
+    assert " of database " in listed
     assert listed.count("\n20") == 2
     assert "any moment from" in listed
     first = listed.splitlines()[1].split()[0]

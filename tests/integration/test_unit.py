@@ -626,3 +626,67 @@ def test_a_killed_restore_goes_on(
         ]
         moment += 3
     assert moment > 20
+
+
+def test_the_same_words_go_on_with_what_they_meant(
+    archive: Archive,
+    source: str,
+    back_up: Backup,
+    new_database: Callable[[], str],
+    tmp_path: Path,
+) -> None:
+    """
+    `latest` of a killed restore is finished as it was, although cron has backed up meanwhile; a finished one is not
+    taken for the newer.
+    """
+    first = back_up(capture=True).backup
+    target = new_database()
+    assert killed_at(7, tmp_path / "archive", target)
+    with psycopg.connect(source) as connection:
+        add_user(connection, "later")
+    second = back_up(capture=True).backup
+
+    result = restored(archive, target, events_only=False)
+
+    assert first == result.backup
+    assert not table_rows(target, "eventstore.unique_constraints", "unique_type = 'usernames'")
+    with pytest.raises(TargetRefused, match=f"restored before.*{second}"):
+        restored(archive, target, events_only=False)
+
+
+def test_rights_are_checked_first(
+    archive: Archive, source: str, back_up: Backup, new_database: Callable[[], str], postgres: EmbeddedPostgres
+) -> None:
+    """
+    A role that could not finish is refused before anything is loaded, with the statement that helps.
+    """
+    back_up(capture=True)
+    empty, owned = new_database(), new_database()
+    zitadel(owned)
+    name = one(empty, "SELECT current_database()")
+    execute(empty, "DROP ROLE IF EXISTS half_right; CREATE ROLE half_right LOGIN")
+    try:
+        execute(
+            empty, f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC; GRANT CREATE ON DATABASE {name} TO half_right"
+        )
+        with pytest.raises(TargetRefused, match="temporary tables") as refused:
+            whole(archive, postgres.dsn(name, user="half_right"))
+        assert refused.value.hint == f'GRANT CREATE, TEMPORARY ON DATABASE "{name}" TO "half_right";'
+        with pytest.raises(TargetRefused, match="does not own ZITADEL's tables") as refused:
+            whole(archive, postgres.dsn(one(owned, "SELECT current_database()"), user="half_right"))
+        assert refused.value.hint == "Connect as postgres."
+    finally:
+        execute(empty, "DROP OWNED BY half_right; DROP ROLE half_right")
+
+
+def test_another_collation_is_a_warning(
+    archive: Archive, source: str, back_up: Backup, database_like: Callable[[str], str]
+) -> None:
+    """
+    Names are lower-cased by the database: a target that does it otherwise is said to.
+    """
+    back_up(capture=True)
+
+    result = restored(archive, database_like("main"), events_only=False)
+
+    assert any("collation is libc C, the source's is libc C.UTF-8" in warning for warning in result.warnings)

@@ -3,11 +3,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import typer
+
 from zbackup.cli import options
 from zbackup.cli.job import Job
+from zbackup.errors import TargetRefused
 
 if TYPE_CHECKING:
     from zbackup.archive.plan import RestorePlan
+    from zbackup.unit import Unit
     from zbackup.zitadel.masterkey import MasterkeyCheck
 
 
@@ -43,6 +47,13 @@ def plan(
         made, found = checked(job, resolved(job, at, generation), masterkey)
         unit = use_case.preview(job.archive(), job.settings.text("target"), made, chosen, report=job.report)
         job.output.result("plan", plan_record(made, unit, found), plan_lines(made, unit, found))
+        refused(unit)
+
+
+def refused(unit: Unit | None) -> None:
+    """End as the restore would that the plan is of."""
+    if unit is not None and unit.survey.problems:
+        raise typer.Exit(TargetRefused.exit_code)
 
 
 def resolved(job: Job, at: str, generation: str | None) -> RestorePlan:

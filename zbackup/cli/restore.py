@@ -6,7 +6,7 @@ import typer
 
 from zbackup.cli import options
 from zbackup.cli.job import Job
-from zbackup.cli.plan import checked, resolved
+from zbackup.cli.plan import checked, refused, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,7 @@ def restore(
         if dry_run:
             unit = use_case.preview(job.archive(), wanted, made, chosen, report=job.report)
             job.output.result("plan", plan_record(made, unit, found), plan_lines(made, unit, found))
+            refused(unit)
             return
         for warning in made.warnings[-1:] if found is not None and found.verdict == "does_not_fit" else ():
             job.output.warning(warning)

@@ -99,7 +99,9 @@ def plan_lines(plan: RestorePlan, unit: Unit | None, masterkey: MasterkeyCheck |
         "final": "yes" if plan.final else "no: later backups may add events to it",
         "reads": f"{count(plan.totals.chunks)} chunks, {size(plan.totals.stored_bytes)} "
         f"of {size(plan.totals.raw_bytes)}",
-        "capture": f"of backup {plan.capture.backup}, {when(plan.capture.snapshot)}" if plan.capture else "none",
+        "capture": f"of backup {plan.capture.backup}, {when(plan.capture.snapshot)}"
+        if plan.capture and unit
+        else "none",
     }
     if estimate is not None:
         said |= {
@@ -120,9 +122,9 @@ def plan_lines(plan: RestorePlan, unit: Unit | None, masterkey: MasterkeyCheck |
         final = "final" if other.final else "not final"
         yield f"  also covered by generation {other.generation}, backup {other.backup} ({final})"
     if unit is not None:
-        yield from _tables(unit)
         for problem in unit.survey.problems:
             yield f"refused: {problem.table}: {problem.why}; --without {problem.table} leaves it out"
+        yield from _tables(unit)
         yield from warnings(unit.survey.warnings)
     yield from warnings(plan.warnings)
 
@@ -254,15 +256,16 @@ def _tables(unit: Unit) -> Iterator[str]:
     rows += [
         (str(table), table.kind, table.action, count(table.rows), table.why)
         for table in unit.tables
-        if table.kind in {"state", "unknown", "metadata"} or (table.action == "empty" and table.rows and not unit.cold)
+        if table.kind in {"state", "unknown", "metadata"}
+        or str(table) in unit.survey.options.without
+        or (table.action == "empty" and table.rows and not unit.cold)
     ]
     yield ""
     yield from columns(rows, numbers=("ROWS",))
-    yield ""
 
 
 def _constraints(found: ConstraintsAt) -> str:
-    text = f"{count(len(found.rows))} rows, from the {found.basis}"
+    text = f"{count(len(found.rows))} rows, and those of setup's steps, from the {found.basis}"
     if found.difference is not None:
         difference = found.difference
         text += (
@@ -288,5 +291,6 @@ def _aftermath(result: RestoreResult) -> Iterator[str]:
         yield f"  {number}. {step.what}" + (":" if step.command else "")
         if step.command:
             yield f"       {step.command}"
+    yield ""
     yield "What people will notice:"
     yield from (f"  {notice}" for notice in result.notices)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from zbackup.event import instant_text
+from zbackup.source import collation_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -73,7 +74,11 @@ def backup_lines(result: BackupResult) -> Iterator[str]:
         "amended": f"{count(result.amended)} old rows" if result.amended else "",
         "read": size(result.raw_bytes),
         "stored": size(result.stored_bytes),
-        "capture": f"{count(result.capture.tables)} tables" if result.capture else "none",
+        "capture": "none"
+        if result.capture is None
+        else f"{count(result.capture.tables)} tables"
+        if result.capture.schema or result.capture.tables > 1
+        else "the encryption keys",
         "time": duration(result.seconds),
     }
     yield from pairs(said.items())
@@ -105,7 +110,12 @@ def listing_lines(listing: Listing) -> Iterator[str]:
     yield ""
     for window in listing.windows:
         newest = " (newest)" if window.newest else ""
-        yield f"generation {window.generation}{newest}, {window.backups} backups:"
+        source = window.source
+        version = f", ZITADEL {source.zitadel_version}" if source.zitadel_version else ""
+        yield (
+            f"generation {window.generation}{newest}, {window.backups} backups of database {source.database} "
+            f"(system {source.system_identifier}{version}):"
+        )
         yield f"  any moment from {when(window.first)} to {when(window.last)}, final up to {when(window.final)}"
     if listing.oldest_uncounted is not None:
         yield (
@@ -128,6 +138,7 @@ def shown_lines(shown: Shown) -> Iterator[str]:
         "source": f"database {source.database}, PostgreSQL {source.server_version}, "
         f"ZITADEL {source.zitadel_version or 'unknown'}{', standby' if source.standby else ''}",
         "system": f"{source.system_identifier}, timeline {source.timeline or 'unknown'}",
+        "collation": collation_text(source.locale_provider, source.collation, source.ctype, source.icu_locale),
         "table": f"{manifest.table.schema}.{manifest.table.name}",
         "log": f"{count(manifest.sealed.rows)} events in {count(manifest.sealed.chunks)} chunks, "
         f"{size(manifest.sealed.stored_bytes)} of {size(manifest.sealed.raw_bytes)}",

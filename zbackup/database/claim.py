@@ -179,16 +179,17 @@ def _resume(connection: Connection, plan: RestorePlan, asked: Run, found: dict[s
     return run
 
 
-def _what(run: Run) -> str:
+def _what(run: Run | Receipt) -> str:
     if run.mode == "events":
         return "the events only"
     return f"with the capture of {run.capture}" + (f", {run.options}" if run.options else "")
 
 
 def _how_to_finish(run: Run, asked: Run, plan: RestorePlan) -> str:
-    if (run.mode, run.options) != (asked.mode, asked.options):
-        flags = "--events-only" if run.mode == "events" else run.options or "without these options"
-        return f"Finish it with `--at {run.at or 'backup:' + run.backup}` and {flags}. "
+    if (run.mode, run.options, run.generation) != (asked.mode, asked.options, asked.generation):
+        events = "--events-only" if run.mode == "events" else ""
+        flags = " ".join(filter(None, (f"--generation {run.generation}", events, run.options)))
+        return f"Finish it with `--at {run.at or 'backup:' + run.backup} {flags}`. "
     if run.at is not None and run.at == (instant_text(plan.at) if plan.at else None):
         return f"Backup {plan.backup} answers for this instant now, or later ones added rows to it. "
     return f"Finish it with `--at {run.at or 'backup:' + run.backup}`. "
@@ -279,9 +280,9 @@ def _check_existing(connection: Connection, plan: RestorePlan, run: Run, found: 
         return receipt
     if receipt is not None and others:
         raise TargetRefused(
-            f"the target was restored before: run {receipt.run}, {receipt.point}, T {receipt.at or 'whole backup'}, "
-            f"backup {receipt.backup}, {receipt.events} events, {receipt.mode}; asked for is {plan.point}, "
-            f"backup {plan.backup}, {_what(run)}",
+            f"the target was restored before: run {receipt.run}, {receipt.point}, "
+            f"T {receipt.at or 'the whole backup'}, backup {receipt.backup}, {receipt.events} events, "
+            f"{_what(receipt)}; asked for is {plan.point}, backup {plan.backup}, {_what(run)}",
             hint=_EMPTY_DATABASE,
         )
     if others:

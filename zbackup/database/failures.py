@@ -114,7 +114,8 @@ _MEANINGS = {
     "3D000": _Meaning("Name ZITADEL's own database, often `zitadel`; the default is the user's name."),
     "3D000/target": _Meaning("Create an empty database first (`createdb NAME`), or check the name."),
     "42501/target": _Meaning(
-        "The role must be allowed to create schemas and tables there: make it the database's owner.", refused=True
+        "Connect as the role that owns ZITADEL's tables, or in an empty database GRANT CREATE, TEMPORARY ON DATABASE.",
+        refused=True,
     ),
     "40001": _Meaning(
         "On a standby long reads meet the replay: set hot_standby_feedback = on there, or a greater "
@@ -135,6 +136,11 @@ _MEANINGS = {
     "55P03": _Meaning(
         "Another session holds a strong lock on that table, as ZITADEL's setup does for a while: "
         "run the same command again when it is done.",
+        retry=True,
+    ),
+    "55P03/target": _Meaning(
+        "Another session uses a table of the target, be it to read: end it (pg_stat_activity, pg_locks), and run the "
+        "same command again.",
         retry=True,
     ),
     "57014": _Meaning("Someone cancelled the statement, or a time limit did that a pooler or proxy sets.", retry=True),

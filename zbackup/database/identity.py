@@ -9,6 +9,7 @@ import psycopg
 
 from zbackup.database.connection import Connection
 from zbackup.errors import SourceRefused
+from zbackup.source import collation_text
 
 _PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 
@@ -61,6 +62,20 @@ def read_identity(connection: Connection) -> Identity:
         icu_locale=database.get("datlocale") or database.get("daticulocale"),
         encoding=encoding,
         notes=notes,
+    )
+
+
+def read_collation(connection: Connection) -> str:
+    """Say by what rules the database compares and lower-cases, as of a source (`source.collation_text`)."""
+    row = connection.execute("SELECT to_jsonb(d) FROM pg_database d WHERE d.datname = current_database()").fetchone()
+    assert row is not None
+    database = row[0]
+    provider: str = database.get("datlocprovider", "c")
+    return collation_text(
+        _PROVIDERS.get(provider, provider),
+        database["datcollate"],
+        database["datctype"],
+        database.get("datlocale") or database.get("daticulocale"),
     )
 
 

@@ -59,6 +59,7 @@ class Target:
 
 def find_target(connection: Connection, *, events_only: bool = False) -> Target:
     """Tell what the target is. Raises TargetRefused."""
+    _expect_rights(connection)
     if events_only:
         return Target("events", "only the events are asked for", {}, ())
     objects = _objects(connection)
@@ -148,10 +149,34 @@ def _begun(connection: Connection) -> Target | None:
         mode = receipt.mode if receipt else None
     if mode is None:
         return None
+    state = "not finished" if LEDGER in there else "finished"
     if mode == "events":
-        return Target(mode, "events alone were restored there, or are being restored", {}, ())
+        return Target(mode, f"it holds a restore of events alone, {state}", {}, ())
     system = read_system(connection, ASIDE) if ASIDE in there and mode == "prepared" else ()
-    return Target(mode, "a restore was here before", list_target(connection, SCHEMAS), system)
+    return Target(mode, f"a restore is there, {state}", list_target(connection, SCHEMAS), system)
+
+
+def _expect_rights(connection: Connection) -> None:
+    """Refuse a role that could not finish, before it begins."""
+    database, role = connection.info.dbname, connection.info.user
+    temporary, create, owner, owns = one_row(
+        connection,
+        """SELECT has_database_privilege(current_database(), 'TEMPORARY'),
+                  has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('eventstore') IS NOT NULL,
+                  pg_get_userbyid(c.relowner), coalesce(pg_has_role(c.relowner, 'USAGE'), true)
+             FROM (SELECT 1) s LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace)
+               ON n.nspname = 'eventstore' AND c.relname IN ('events2', 'events2_restoring') AND c.relkind = 'r'""",
+    )
+    if not (temporary and create):
+        raise TargetRefused(
+            f"role {role} may not make {'schemas' if temporary else 'temporary tables'} in database {database}",
+            hint=f'GRANT CREATE, TEMPORARY ON DATABASE "{database}" TO "{role}";',
+        )
+    if not owns:
+        raise TargetRefused(
+            f"role {role} does not own ZITADEL's tables in database {database}: {owner} does",
+            hint=f"Connect as {owner}.",
+        )
 
 
 def _objects(connection: Connection) -> list[str]:

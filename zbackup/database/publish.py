@@ -77,6 +77,7 @@ def publish(
             proof=proof,
             mode=run.mode,
             capture=run.capture,
+            options=run.options,
             needed=needed,
             external=external or {},
         )

@@ -25,6 +25,7 @@ from psycopg.types.json import Jsonb
 from zbackup.archive.names import EVENTS as CHUNKS
 from zbackup.database.connection import connect, target_errors
 from zbackup.errors import Busy
+from zbackup.progress import Report, Warned, silent
 from zbackup.source import EventTable
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Receipt:
     proof: str
     mode: Mode = "events"
     capture: str | None = None
+    options: str = ""
+    """the flags that decided what came back"""
     needed: str | None = None
     """the version of ZITADEL that the start needs, or a newer one"""
     external: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -175,8 +178,11 @@ def session(dsn: str) -> Generator[Connection]:
         yield connection
 
 
-def lock(connection: Connection) -> None:
+def lock(connection: Connection, report: Report = silent) -> None:
     """Be the only restore in the database for as long as the session lasts. Raises Busy."""
+    if one_row(connection, "SELECT pg_try_advisory_lock(%s)", _LOCK)[0]:
+        return
+    report(Warned(f"another restore runs in this database; waiting for it up to {LOCK_TIMEOUT.total_seconds():.0f} s"))
     try:
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
     except psycopg.errors.LockNotAvailable as error:
@@ -257,6 +263,19 @@ def noted(connection: Connection, item: str) -> dict[str, Any]:
     """Return what is known about an item that is there."""
     query = sql.SQL("SELECT detail FROM {} WHERE item = %s").format(named(LEDGER))
     return one_row(connection, query, item)[0]
+
+
+def unfinished(connection: Connection) -> Run | None:
+    """Return what the ledger of an unfinished restore says, if there is one."""
+    there = one_row(
+        connection,
+        """SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = %s AND c.relname IN (%s, %s) AND has_schema_privilege(n.oid, 'USAGE')""",
+        SCHEMA,
+        LEDGER,
+        RESTORING,
+    )[0]
+    return read_run(connection) if there == len((LEDGER, RESTORING)) else None
 
 
 def read_run(connection: Connection) -> Run | None:

@@ -116,7 +116,7 @@ TABLES = (
         ("unique_constraints",),
         "state",
         "compute",
-        "commands tell names that are not in any payload: the rows of S and what events since S changed",
+        "commands tell names that are not in any payload: the captured rows and what events since changed",
     ),
     Known(
         "eventstore",
@@ -146,7 +146,7 @@ TABLES = (
         ("current_states",),
         "derived",
         "compute",
-        "how far each handler has come: of S for warm ones, the newest event for those with side effects",
+        "how far each handler has come: as captured for warm ones, beyond every event for those with side effects",
     ),
     Known(
         "projections",
