@@ -15,9 +15,10 @@ from datetime import datetime
 
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import ChunkFile, ChunkReader, FrameFacts, inspect_frame, split_rows
+from zbackup.archive.chunk import ChunkFile, FrameFacts, inspect_frame, split_rows
 from zbackup.archive.manifest import ChunkRef, RunRecord, Slice
 from zbackup.archive.names import BackupName, ChunkName
+from zbackup.archive.reader import ChunkReader
 from zbackup.archive.sink import reference
 from zbackup.errors import ArchiveError, ObjectMissing
 from zbackup.event import Cursor

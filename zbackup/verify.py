@@ -20,11 +20,12 @@ from typing import Literal, TypeVar
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
-from zbackup.archive.chunk import ChunkReader, inspect_frame, split_rows
+from zbackup.archive.chunk import inspect_frame, split_rows
 from zbackup.archive.log import totals
 from zbackup.archive.manifest import Capture, CapturedTable, ChunkRef, Manifest, ObjectRef
 from zbackup.archive.names import BackupName
 from zbackup.archive.plan import tiled
+from zbackup.archive.reader import ChunkReader
 from zbackup.compare import compare
 from zbackup.database.connection import connect, source_errors
 from zbackup.database.identity import read_identity

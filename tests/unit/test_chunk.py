@@ -13,15 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.rows import EPOCH, cursors, histories, history, row, row_of
-from zbackup.archive.chunk import (
-    ChunkReader,
-    ChunkWriter,
-    Header,
-    event_frames,
-    inspect_frame,
-    split_rows,
-)
+from zbackup.archive.chunk import ChunkWriter, Header, event_frames, inspect_frame, split_rows
 from zbackup.archive.manifest import ChunkRef
+from zbackup.archive.reader import ChunkReader
 from zbackup.archive.sink import reference
 from zbackup.errors import ArchiveError, Damaged
 from zbackup.event import KEY_COLUMNS, Cursor, cursor_of

@@ -13,7 +13,8 @@ import zstandard
 
 from zbackup.archive import codec, names
 from zbackup.archive.catalog import Catalog
-from zbackup.archive.chunk import TRAILER_MARK, ChunkFile, ChunkReader, Frame, Trailer
+from zbackup.archive.chunk import ROW_BYTES, TRAILER_MARK, ChunkFile, Frame, Trailer
+from zbackup.archive.frames import FRAME_MOST_BYTES, LIST_BYTES, RECORD_BYTES, unpack
 from zbackup.archive.manifest import (
     ArchiveRecord,
     Capture,
@@ -27,7 +28,8 @@ from zbackup.archive.manifest import (
     RunRecord,
 )
 from zbackup.archive.names import BackupName
-from zbackup.errors import ArchiveError, Damaged, ObjectMissing
+from zbackup.archive.reader import ChunkReader, check_trailer
+from zbackup.errors import ArchiveError, Damaged, NotSupported, ObjectMissing
 from zbackup.store.base import Stat, Store
 
 _RESTORE_COPY = "Restore this object from another copy; `zbackup verify` shows what else is damaged."
@@ -73,14 +75,16 @@ class Archive:
         )
 
     def put(self, name: str, body: bytes) -> ObjectRef:
-        """Store a small object under a name that is its own."""
+        """Store a small object under a name that is its own. Raises NotSupported when no reader would take it."""
+        if len(body) > RECORD_BYTES:
+            raise NotSupported(f"{name} would have {len(body)} bytes, {RECORD_BYTES} is the most", hint="Report this.")
         digest = hashlib.sha256(body).hexdigest()
         self.store.put(name, io.BytesIO(body), size=len(body), sha256=digest)
         return ObjectRef(name, digest, len(body))
 
     def get(self, ref: ObjectRef) -> bytes:
         """Read a small object and prove it. Raises ObjectMissing, Damaged."""
-        body = self.store.get(ref.name)
+        body = _small(self.store, ref.name)
         if hashlib.sha256(body).hexdigest() != ref.sha256:
             raise Damaged(f"{ref.name}: its bytes do not have their digest", hint=_RESTORE_COPY)
         return body
@@ -94,7 +98,7 @@ class Archive:
     def manifest(self, entry: BackupName) -> Manifest:
         """Read a manifest and prove it. Raises ObjectMissing, Damaged, ArchiveError (newer format)."""
         name = str(entry)
-        body = self.store.get(name)
+        body = _small(self.store, name)
         if hashlib.sha256(body).hexdigest() != entry.sha256:
             raise Damaged(f"{name}: its bytes do not have the digest of its name", hint=_RESTORE_COPY)
         manifest = codec.load(body, Manifest, name)
@@ -182,10 +186,10 @@ class Archive:
         except ObjectMissing as error:
             raise ObjectMissing(error.message, hint=_RESTORE_COPY) from error
 
-    def read_object(self, ref: ObjectRef) -> Iterator[bytes]:
+    def read_object(self, ref: ObjectRef, *, row_bytes: int = ROW_BYTES) -> Iterator[bytes]:
         """Yield the rows of a captured table's object, proven when the iteration has ended. Raises Damaged."""
         with closing(self.store.open(ref.name)) as stream:
-            reader = ChunkReader(stream, ref.name)
+            reader = ChunkReader(stream, ref.name, row_bytes=row_bytes)
             yield from reader
         if (reader.stored_sha256, reader.stored_bytes) != (ref.sha256, ref.stored_bytes):
             raise Damaged(f"{ref.name}: its bytes do not have their digest", hint=_RESTORE_COPY)
@@ -194,14 +198,16 @@ class Archive:
         """Read a chunk's trailer alone: two short reads. Raises Damaged."""
         end = self.store.read(ref.name, ref.stored_bytes - 8, 8)
         length = struct.unpack("<I", end[:4])[0]
-        if end[4:] != TRAILER_MARK or length > ref.stored_bytes - 8:
+        if end[4:] != TRAILER_MARK or length > min(ref.stored_bytes - 8, RECORD_BYTES):
             raise Damaged(f"{ref.name}: it does not end with a trailer", hint=_RESTORE_COPY)
         body = self.store.read(ref.name, ref.stored_bytes - 8 - length, length)
-        return codec.load(body, Trailer, ref.name)
+        return check_trailer(codec.load(body, Trailer, ref.name), ref.name, ref.stored_bytes)
 
     def frame(self, ref: ChunkRef, frame: Frame) -> bytes:
         """Read and decode one frame of a chunk. Raises Damaged."""
-        return unpacked(self.store.read(ref.name, frame.offset, frame.stored_bytes), ref.name)
+        if frame.stored_bytes > FRAME_MOST_BYTES:
+            raise Damaged(f"{ref.name}: a frame of {frame.stored_bytes} bytes", hint=_RESTORE_COPY)
+        return unpacked(self.store.read(ref.name, frame.offset, frame.stored_bytes), ref.name, FRAME_MOST_BYTES)
 
     # Captures
 
@@ -224,7 +230,7 @@ class Archive:
     def _with_parts(self, table: CapturedTable) -> CapturedTable:
         if table.listed is None:
             return table
-        body = unpacked(self.get(table.listed), table.listed.name)
+        body = unpacked(self.get(table.listed), table.listed.name, LIST_BYTES)
         return replace(table, parts=codec.load(body, tuple[ObjectRef, ...], table.listed.name))
 
     def objects(self) -> Iterator[Stat]:
@@ -234,9 +240,18 @@ class Archive:
 
 def _proved(store: Store, name: str) -> bytes:
     """Read a record whose name carries the digest of its bytes."""
-    body = store.get(name)
+    body = _small(store, name)
     if hashlib.sha256(body).hexdigest() != names.digest_in(name):
         raise Damaged(f"{name}: its bytes do not have the digest of its name", hint=_RESTORE_COPY)
+    return body
+
+
+def _small(store: Store, name: str) -> bytes:
+    """Read an object that is a record or a text. Raises Damaged when it is too large for one."""
+    with closing(store.open(name)) as stream:
+        body = stream.read(RECORD_BYTES + 1)
+    if len(body) > RECORD_BYTES:
+        raise Damaged(f"{name}: it has more than {RECORD_BYTES} bytes, the most for such an object", hint=_RESTORE_COPY)
     return body
 
 
@@ -254,9 +269,9 @@ def name_of(manifest: Manifest, sha256: str) -> BackupName:
     )
 
 
-def unpacked(body: bytes, name: str) -> bytes:
-    """Decompress one whole zstd frame of known size. Raises Damaged."""
+def unpacked(body: bytes, name: str, most: int = RECORD_BYTES) -> bytes:
+    """Decompress one whole zstd frame of known size, of `most` bytes at most. Raises Damaged."""
     try:
-        return zstandard.ZstdDecompressor().decompress(body)
+        return unpack(body, most)
     except zstandard.ZstdError as error:
         raise Damaged(f"{name}: {error}", hint=_RESTORE_COPY) from error

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from zbackup.archive import sound
 from zbackup.archive.manifest import FORMAT
 from zbackup.errors import ArchiveError, Damaged
 
 T = TypeVar("T")
+
+# A value takes some hundred bytes of memory where two of text can stand for it. Half a million assets have two
+# million in the list of them; a manifest has thousands.
+MOST_VALUES = 2_500_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    format: int = 0
 
 
 @cache
@@ -34,15 +44,30 @@ def load(body: bytes, kind: type[T], name: str) -> T:
 
     """
     try:
-        plain: Any = json.loads(body)
-        if isinstance(plain, dict) and "format" in plain:
-            found = cast("dict[str, Any]", plain)["format"]
-            if isinstance(found, int) and found > FORMAT:
-                raise ArchiveError(
-                    f"{name} is of format {found}, this zbackup reads up to {FORMAT}",
-                    hint="Use a newer zbackup.",
-                )
-        return cast("T", _adapter(kind).validate_json(body))
-    except (ValidationError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise Damaged(f"{name} cannot be read: {first}", hint="Run `zbackup verify --full`.") from error
+        if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES} values")
+        if body.lstrip()[:1] == b"{" and _format(body) > FORMAT:
+            raise ArchiveError(
+                f"{name} is of format {_format(body)}, this zbackup reads up to {FORMAT}",
+                hint="Use a newer zbackup.",
+            )
+        value = cast("T", _adapter(kind).validate_json(body))
+        sound.check(value)
+    except ValueError as error:
+        raise Damaged(f"{name} cannot be read: {_said(error)}", hint="Run `zbackup verify --full`.") from error
+    return value
+
+
+def _format(body: bytes) -> int:
+    try:
+        return cast("_Format", _adapter(_Format).validate_json(body)).format
+    except ValidationError:
+        return 0
+
+
+def _said(error: ValueError) -> str:
+    """Say what is wrong and where; what stands there may be long or odd."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))[:200]}: {first['msg'][:200]}"
+    return str(error)[:400]

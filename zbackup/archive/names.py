@@ -42,6 +42,7 @@ _MANIFEST = re.compile(
     r"_(?P<parent>[0-9a-f]{8}|none)_(?P<horizon>\d{8}T\d{12}|none)_(?P<snapshot>\d{8}T\d{12})"
     r"_(?P<sha256>[0-9a-f]{64})\.json"
 )
+_INDEX = re.compile(rf"indexes/{_BACKUP}-(?P<sha256>[0-9a-f]{{32}})\.json\.zst")
 _RECORD = re.compile(r"-([0-9a-f]{64})\.json$")
 _CHUNK = re.compile(
     rf"events/(?P<backup>{_BACKUP})/(?P<slice>\w+)\.(?P<part>\d{{4}})(?P<last>e?)-(?P<sha256>[0-9a-f]{{32}})\.zst"
@@ -92,6 +93,12 @@ def capture_record(sha256: str) -> str:
 
 def index_object(backup: str, sha256: str) -> str:
     return f"{INDEXES}{backup}-{sha256[:32]}.json.zst"
+
+
+def is_index(name: str, sha256: str) -> bool:
+    """Tell whether this is the name of an index object with this digest."""
+    match = _INDEX.fullmatch(name)
+    return match is not None and sha256.startswith(match["sha256"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,10 @@ import zstandard
 from zbackup.archive import codec, names
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import FRAME_BYTES, ChunkFile, ChunkWriter, Header
+from zbackup.archive.frames import LIST_BYTES, RECORD_BYTES
 from zbackup.archive.manifest import FORMAT, Capture, CapturedTable, ObjectRef
-from zbackup.errors import Damaged
+from zbackup.archive.reader import LongRow
+from zbackup.errors import Damaged, NotSupported
 from zbackup.progress import Advance, ObjectStored, Report, silent
 
 # A part of a table is closed when it has this many raw bytes, so that no object grows with the table: S3 takes
@@ -87,8 +89,10 @@ class TableSink:
         listed = self._list(parts, before) if len(parts) > LISTED else None
         return CapturedTable(schema, name, columns, rows, raw_bytes, digest.hexdigest(), parts, listed)
 
-    def put_text(self, text: bytes) -> ObjectRef:
+    def put_text(self, text: bytes, most: int = RECORD_BYTES) -> ObjectRef:
         """Store a text, such as that of a schema, compressed."""
+        if len(text) > most:
+            raise NotSupported(f"a text of {len(text)} bytes, {most} is the most", hint="Report this.")
         body = zstandard.ZstdCompressor(level=TEXT_LEVEL, write_checksum=True).compress(text)
         digest = hashlib.sha256(body).hexdigest()
         ref = ObjectRef(names.table_object(digest), digest, len(body))
@@ -115,7 +119,7 @@ class TableSink:
     def _list(self, parts: tuple[ObjectRef, ...], before: CapturedTable | None) -> ObjectRef:
         if before is not None and before.listed is not None and before.parts == parts:
             return before.listed
-        return self.put_text(codec.dump(parts, tuple[ObjectRef, ...]))
+        return self.put_text(codec.dump(parts, tuple[ObjectRef, ...]), LIST_BYTES)
 
     def _before(self, schema: str, name: str, columns: tuple[str, ...]) -> CapturedTable | None:
         for one in self.previous.tables if self.previous else ():
@@ -135,13 +139,29 @@ class TableSink:
 def read_table(archive: Archive, table: CapturedTable) -> Iterator[bytes]:
     """Yield the rows of a captured table in blocks, proven when the iteration has ended. Raises Damaged."""
 
-    def whole(part: ObjectRef) -> bytes:
-        return b"".join(archive.read_object(part))
+    def whole(part: ObjectRef) -> bytes | None:
+        """Read an object beside others; None when it is too large for that."""
+        blocks: list[bytes] = []
+        try:
+            for block in archive.read_object(part, row_bytes=READ_BYTES):
+                blocks.append(block)
+                if sum(map(len, blocks)) > READ_BYTES:
+                    return None
+        except LongRow:
+            return None
+        return b"".join(blocks)
+
+    def blocks_of(batch: list[ObjectRef]) -> Iterator[bytes]:
+        if len(batch) == 1:
+            yield from archive.read_object(batch[0])
+            return
+        for part, block in zip(batch, pool.map(whole, batch), strict=True):
+            yield from archive.read_object(part) if block is None else [block]
 
     digest, rows, raw_bytes = hashlib.sha256(), 0, 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for batch in _batches(table.parts):
-            for block in archive.read_object(batch[0]) if len(batch) == 1 else pool.map(whole, batch):
+            for block in blocks_of(batch):
                 digest.update(block)
                 rows += block.count(b"\n")
                 raw_bytes += len(block)

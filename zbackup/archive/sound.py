@@ -1,0 +1,124 @@
+"""
+What a record must fulfil before anybody acts on it.
+
+An archive may have been written by somebody else, with digests that fit. So each name must be of the kind that
+stands there and carry the digest of what it names: no reference leads to another kind of object, or out of the
+store. Numbers, instants and texts must be such as a database can have held.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from zbackup.archive import names
+from zbackup.archive.manifest import CapturedTable, CaptureRef, ChunkRef, IndexRef, ObjectRef
+from zbackup.event import Cursor
+
+# PostgreSQL's numeric has at most so many digits; without a limit two bytes stand for a gigabyte of them.
+MOST_DIGITS = 131_072
+
+# What S3 takes in one PUT, and so the largest object there can be.
+OBJECT_BYTES = 5 << 30
+
+# Header, one frame and trailer of a chunk have more.
+_LEAST_CHUNK = 32
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def check(value: object) -> None:
+    """Check a record and all that it holds. Raises ValueError."""
+    match value:
+        case str():
+            if "\0" in value:
+                raise ValueError("a text has a NUL in it")
+        case bool() | None:
+            pass
+        case int():
+            if not 0 <= value < 1 << 63:
+                raise ValueError("a number is negative or above 2**63")
+        case float():
+            if not math.isfinite(value):
+                raise ValueError("a number is not finite")
+        case Decimal():
+            position(value)
+        case datetime():
+            _instant(value)
+        case tuple():
+            _each(value)  # pyright: ignore[reportUnknownArgumentType]
+        case dict():
+            _each(value)  # pyright: ignore[reportUnknownArgumentType]
+            _each(value.values())  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        case ObjectRef() | ChunkRef() | IndexRef() | CaptureRef():
+            _reference(value)
+            _fields(value)
+        case _:
+            if isinstance(value, CapturedTable) and not all((value.schema, value.name, *value.columns)):
+                raise ValueError("a table or a column has no name")
+            _fields(value)
+
+
+def position(value: Decimal) -> Decimal:
+    """Return a position that is a number of a bearable length. Raises ValueError."""
+    if not value.is_finite() or abs(value.adjusted()) > MOST_DIGITS:
+        raise ValueError("a position is not a number, or has too many digits")
+    return value
+
+
+def _each(values: Iterable[object]) -> None:
+    for value in values:
+        check(value)
+
+
+def _fields(value: object) -> None:
+    if is_dataclass(value):
+        for field in fields(value):
+            check(getattr(value, field.name))
+
+
+def _instant(value: datetime) -> None:
+    if value.tzinfo is None:
+        raise ValueError(f"no time zone in {value.isoformat()}")
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{value.isoformat()} is outside the years 1 to 9999") from None
+
+
+def _reference(ref: ObjectRef | ChunkRef | IndexRef | CaptureRef) -> None:
+    name = ref.name[:200]
+    if not _SHA256.fullmatch(ref.sha256):
+        raise ValueError(f"{name!r} has no digest")
+    if ref.stored_bytes > OBJECT_BYTES:
+        raise ValueError(f"{name!r} is said to have {ref.stored_bytes} bytes, no object has more than {OBJECT_BYTES}")
+    match ref:
+        case ChunkRef():
+            found = names.ChunkName.parse(ref.name)
+            fits = found is not None and ref.sha256.startswith(found.digest)
+            _chunk(ref)
+        case IndexRef():
+            fits = names.is_index(ref.name, ref.sha256)
+        case CaptureRef():
+            fits = ref.name == names.capture_record(ref.sha256)
+        case ObjectRef():
+            row = names.row_of(ref.name)
+            fits = ref.name == names.table_object(ref.sha256) or (row is not None and row[1] == ref.sha256)
+    if not fits:
+        raise ValueError(f"{name!r} is not the name of such an object with its digest")
+
+
+def _chunk(ref: ChunkRef) -> None:
+    if ref.stored_bytes < _LEAST_CHUNK:
+        raise ValueError(f"{ref.name[:200]!r} is too short for a chunk")
+    if not ref.rows:
+        return
+    for texts in (ref.first, ref.last):
+        try:
+            position(Cursor.of_texts(texts).position)
+        except ArithmeticError as error:
+            raise ValueError(f"{ref.name[:200]!r}: no position in {texts[:2]!r}") from error
