@@ -16,6 +16,7 @@ from zbackup.archive import find
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import CapturedTable, Manifest
 from zbackup.archive.plan import RestorePlan
+from zbackup.archive.sound import rows_of
 from zbackup.database.base import Base
 from zbackup.database.computed import read_events, removed_since
 from zbackup.database.target import Connection
@@ -136,8 +137,9 @@ def compare_backup(archive: Archive, manifest: Manifest, *, report: Report = sil
 
 
 def _captured(archive: Archive, table: CapturedTable) -> frozenset[Row]:
-    rows = (tuple(unescape(value).decode() for value in values) for values in values_of(archive, table, COLUMNS))
-    return frozenset((instance, kind, field) for instance, kind, field in rows)
+    with rows_of(f"{table.schema}.{table.name}"):
+        rows = (tuple(unescape(value).decode() for value in values) for values in values_of(archive, table, COLUMNS))
+        return frozenset((instance, kind, field) for instance, kind, field in rows)
 
 
 def _fold(source: Source) -> Fold:

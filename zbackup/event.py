@@ -30,6 +30,9 @@ BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 END = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 """After every event; the upper end of a tail."""
 
+# PostgreSQL's numeric has at most so many; without a limit ten bytes stand for a gigabyte of digits.
+MOST_DIGITS = 131_072
+
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -64,7 +67,7 @@ class Cursor:
         created, position, order, instance, kind, aggregate, sequence = texts
         return cls(
             parse_instant(created),
-            Decimal(position),
+            parse_position(position),
             int(order),
             instance.encode(),
             kind.encode(),
@@ -80,7 +83,7 @@ def cursor_of(line: bytes) -> Cursor:
         instance, kind, aggregate = unescape(instance), unescape(kind), unescape(aggregate)
     return Cursor(
         parse_instant(created.decode()),
-        Decimal(position.decode()),
+        parse_position(position.decode()),
         int(order),
         instance,
         kind,
@@ -98,6 +101,17 @@ def parse_instant(text: str) -> datetime:
         return instant.astimezone(UTC)
     except OverflowError:
         raise ValueError(f"{text!r} is outside the years 1 to 9999") from None
+
+
+def parse_position(text: str) -> Decimal:
+    """Read a position, which may be NaN. Raises ValueError, also for more digits than PostgreSQL's numeric has."""
+    try:
+        position = Decimal(text)
+    except ArithmeticError:
+        raise ValueError(f"{text[:100]!r} is no position") from None
+    if abs(position.adjusted()) > MOST_DIGITS:
+        raise ValueError(f"{text[:100]!r} has too many digits for a position")
+    return position
 
 
 def instant_text(instant: datetime) -> str:

@@ -11,10 +11,12 @@ from zbackup.archive.log import totals_of
 from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.archive.names import BackupName
 from zbackup.counting import oldest
-from zbackup.errors import OutsideWindow
+from zbackup.database.schema_text import SchemaCode
+from zbackup.errors import NotSupported, OutsideWindow, UsageError
 from zbackup.event import parse_instant
 from zbackup.plan import is_whole
 from zbackup.source import Source
+from zbackup.survey import schema_code, schema_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,16 @@ class Shown:
     chunks: tuple[ChunkRef, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ShownSchema:
+    """The code that a backup holds for an empty target."""
+
+    text: bytes
+    code: SchemaCode | None
+    refused: str
+    """why a restore would not run it"""
+
+
 def listing(archive: Archive) -> Listing:
     """Read every manifest and sum it up."""
     catalog = archive.catalog()
@@ -107,6 +119,21 @@ def shown(archive: Archive, backup: str | None) -> Shown:
         )
     manifest = archive.manifest(entry)
     return Shown(manifest, tuple(archive.chunks(manifest.log)))
+
+
+def shown_schema(archive: Archive, manifest: Manifest) -> ShownSchema:
+    """Read the schema text that a backup captured. Raises UsageError when it has none."""
+    record = archive.capture(manifest.capture) if manifest.capture is not None else None
+    if record is None or record.pre_data is None:
+        raise UsageError(
+            f"backup {manifest.backup} has captured no schema" + (f": {record.schema_note}" if record else ""),
+            hint="`zbackup list` shows which backups have a capture.",
+        )
+    text = b"".join(schema_text(archive, record))
+    try:
+        return ShownSchema(text, schema_code(archive, record), "")
+    except NotSupported as error:
+        return ShownSchema(text, None, error.message)
 
 
 def window(archive: Archive, catalog: Catalog, head: BackupName, manifest: Manifest) -> Window:

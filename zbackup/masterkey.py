@@ -16,6 +16,7 @@ from zbackup.archive import find
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.archive.sound import rows_of
 from zbackup.check import Check, fail, ok, warn
 from zbackup.database import encrypted
 from zbackup.database.connection import Connection
@@ -118,12 +119,13 @@ def _captured_keys(archive: Archive, manifest: Manifest) -> dict[str, str]:
     keys: dict[str, str] = {}
     for table in archive.capture(manifest.capture).tables:
         if (table.schema, table.name) == KEYS:
-            key_id, key = table.columns.index("id"), table.columns.index("key")
-            for part in table.parts:
-                for frame in archive.read_object(part):
-                    for row in split_rows(frame):
-                        fields = row.rstrip(b"\n").split(b"\t")
-                        keys[unescape(fields[key_id]).decode()] = unescape(fields[key]).decode()
+            with rows_of(".".join(KEYS)):
+                key_id, key = table.columns.index("id"), table.columns.index("key")
+                for part in table.parts:
+                    for frame in archive.read_object(part):
+                        for row in split_rows(frame):
+                            fields = row.rstrip(b"\n").split(b"\t")
+                            keys[unescape(fields[key_id]).decode()] = unescape(fields[key]).decode()
     return keys
 
 
@@ -132,7 +134,9 @@ def _archived_values(archive: Archive, chunks: tuple[ChunkRef, ...]) -> Iterator
         rows = [row for row in frame.split(b"\n") if MARK in row]
         for row in reversed(rows) if backwards else rows:
             fields = row.split(b"\t")
-            yield from encrypted_in(unescape(fields[_EVENT_TYPE]).decode(), unescape(fields[_PAYLOAD]))
+            with rows_of("a chunk of events"):
+                values = tuple(encrypted_in(unescape(fields[_EVENT_TYPE]).decode(), unescape(fields[_PAYLOAD])))
+            yield from values
 
 
 def _frames(archive: Archive, chunks: tuple[ChunkRef, ...]) -> Iterator[tuple[bytes, bool]]:

@@ -31,7 +31,7 @@ from zbackup.database.proof import prove
 from zbackup.database.publish import check_positions, publish
 from zbackup.database.target import ASIDE, SCHEMA, Receipt, Run, lock, session, unfinished
 from zbackup.dsn import masked
-from zbackup.errors import TargetRefused, UsageError
+from zbackup.errors import NotSupported, TargetRefused, UsageError
 from zbackup.event import instant_text, parse_instant
 from zbackup.moment import Instant, OfBackup, RestorePoint
 from zbackup.plan import resolve, with_schema
@@ -188,7 +188,7 @@ def preview(
         assumed = Target("empty", "assumed, for no target is given", {}, ())
         try:
             return decide(survey(archive, with_schema(archive, plan), assumed, options.unit))
-        except TargetRefused as error:
+        except (TargetRefused, NotSupported) as error:
             report(Warned(error.message, error.hint))
             return None
     report(Step("connect"))

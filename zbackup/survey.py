@@ -17,6 +17,7 @@ from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import Capture, CapturedTable, CaptureRef
 from zbackup.archive.plan import PlannedCapture, RestorePlan
+from zbackup.archive.sound import rows_of
 from zbackup.archive.table import read_table
 from zbackup.archive.withhold import EXEMPT
 from zbackup.capture import ELSEWHERE
@@ -25,9 +26,10 @@ from zbackup.database.computed import WRITTEN
 from zbackup.database.fill import Name, TargetTable
 from zbackup.database.load import rows_until
 from zbackup.database.mode import Target
-from zbackup.database.target import Mode
+from zbackup.database.schema_text import SchemaCode, examine_schema
+from zbackup.database.target import ASIDE, LEDGER, RESTORING, Mode
 from zbackup.errors import Damaged, TargetRefused, UsageError
-from zbackup.event import unescape
+from zbackup.event import parse_position, unescape
 from zbackup.zitadel import migrations, tables
 from zbackup.zitadel.masterkey import LOSS
 
@@ -35,6 +37,9 @@ FIELDS = ("eventstore", "fields")
 STATES = ("projections", "current_states")
 COUNTS = ("projections", "resource_counts")
 CONSTRAINTS = ("eventstore", "unique_constraints")
+
+OURS = frozenset({RESTORING, ASIDE, LEDGER})
+"""Names of tables that a restore makes itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,8 @@ class Survey:
     target_version: str | None
     states: Mapping[str, Mapping[str, Decimal]]
     """positions of the captured handler states by handler and instance"""
+    schema: SchemaCode | None
+    """the code that an empty target gets"""
     options: UnitOptions
     problems: tuple[Problem, ...]
     """those that --without does not take away"""
@@ -102,6 +109,7 @@ def survey(archive: Archive, plan: RestorePlan, target: Target, options: UnitOpt
             f"the target is empty, and backup {capture.backup} has no schema to make there: {record.schema_note}",
             hint="Run `zitadel init` and `zitadel setup --for-mirror` in the target, or restore with --events-only.",
         )
+    _expect_tables(record)
     if target.mode == "prepared":
         _expect_version(archive, plan, capture, target)
         _expect_columns(target)
@@ -114,6 +122,7 @@ def survey(archive: Archive, plan: RestorePlan, target: Target, options: UnitOpt
         target=target.tables,
         target_version=target.zitadel_version,
         states=_states(archive, record),
+        schema=schema_code(archive, record) if target.mode == "empty" else None,
         options=options,
         problems=(),
         warnings=(),
@@ -121,6 +130,21 @@ def survey(archive: Archive, plan: RestorePlan, target: Target, options: UnitOpt
     _expect_effect(found)
     problems = {problem.table: problem for problem in _problems(found) if problem.table not in options.without}
     return replace(found, problems=tuple(problems.values()), warnings=tuple(_warnings(found, plan)))
+
+
+def schema_code(archive: Archive, record: Capture) -> SchemaCode | None:
+    """Look at the schema text of a capture, None where it has none. Raises NotSupported, Damaged."""
+    if record.pre_data is None:
+        return None
+    return examine_schema(*schema_text(archive, record), frozenset(tables.SCHEMAS))
+
+
+def schema_text(archive: Archive, record: Capture) -> tuple[bytes, bytes]:
+    """Return what of the schema comes before the data, and what after."""
+    return (
+        archive.text(record.pre_data) if record.pre_data else b"",
+        archive.text(record.post_data) if record.post_data else b"",
+    )
 
 
 def refuse(found: Survey) -> None:
@@ -159,7 +183,9 @@ def values_of(archive: Archive, table: CapturedTable, columns: Collection[str]) 
     for block in read_table(archive, table):
         for row in split_rows(block):
             fields = row.rstrip(b"\n").split(b"\t")
-            yield tuple(fields[place] for place in places)
+            with rows_of(f"{table.schema}.{table.name}"):
+                values = tuple(fields[place] for place in places)
+            yield values
 
 
 def split_name(name: str) -> Name:
@@ -252,6 +278,17 @@ def _version_at(archive: Archive, plan: RestorePlan) -> str | None:
     return None
 
 
+def _expect_tables(record: Capture) -> None:
+    """Refuse a capture of tables that no backup reads: they would be filled in the target."""
+    for table in record.tables:
+        known = tables.find(table.schema, table.name)
+        if table.schema not in tables.SCHEMAS or table.name in OURS or (known is not None and known.kind == "events"):
+            raise Damaged(
+                f"the capture holds rows of {table.schema}.{table.name}, which no backup captures",
+                hint="Find out who else can write into the archive, and restore from another copy.",
+            )
+
+
 def _expect_columns(target: Target) -> None:
     """Refuse computed tables that want a value which zbackup does not know."""
     for name, written in WRITTEN.items():
@@ -278,6 +315,7 @@ def _states(archive: Archive, record: Capture) -> dict[str, dict[str, Decimal]]:
     if table is None:
         return found
     for name, instance, position in values_of(archive, table, ("projection_name", "instance_id", "position")):
-        value = Decimal(0) if position == b"\\N" else Decimal(position.decode())
-        found.setdefault(unescape(name).decode(), {})[unescape(instance).decode()] = value
+        with rows_of(".".join(STATES)):
+            value = Decimal(0) if position == b"\\N" else parse_position(position.decode())
+            found.setdefault(unescape(name).decode(), {})[unescape(instance).decode()] = value
     return found

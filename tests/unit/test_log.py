@@ -25,9 +25,9 @@ def chunk(lo: datetime, hi: datetime, rows: int = 1) -> ChunkRef:
     number = next(_numbers)
     texts = Cursor(max(lo, EPOCH), Decimal(1), 1, b"i", b"t", b"a", 1).texts()
     return ChunkRef(
-        f"events/{number}",
-        f"{number:064x}",
-        10,
+        f"events/20260101T000000Z-00000000/0000.0000-{number:032x}.zst",
+        f"{number:032x}{number:032x}",
+        1000,
         f"{number:064x}",
         100,
         rows,

@@ -19,7 +19,7 @@ from tests.unit.rows import EPOCH, history, row
 from zbackup.archive.archive import name_of
 from zbackup.archive.catalog import Catalog, answering
 from zbackup.archive.manifest import CaptureRef, ChunkRef, Log, Manifest
-from zbackup.archive.names import backup_id
+from zbackup.archive.names import backup_id, capture_record
 from zbackup.archive.plan import RestorePlan, make_plan, read_range, tiled
 from zbackup.errors import Damaged, OutsideWindow, UsageError
 from zbackup.event import BEGINNING, END, MICROSECOND, instant_text
@@ -353,7 +353,9 @@ def test_the_capture_is_the_latest_at_or_before(maker: Maker) -> None:
     """
     The schema of T is that of the latest capture at or before it, else of the first after it.
     """
-    captures = [CaptureRef(f"captures/{number}", str(number), 1, 1, 1, 1, 1, 1, schema=True) for number in range(2)]
+    captures = [
+        CaptureRef(capture_record(digest), digest, 1, 1, 1, 1, 1, 1, schema=True) for digest in ("0" * 64, "1" * 64)
+    ]
     maker.backup(ROWS[:10], horizon=at(5), snapshot=at(10))
     maker.backup(ROWS[:20], horizon=at(15), snapshot=at(20), capture=captures[0])
     maker.backup(ROWS[:30], horizon=at(25), snapshot=at(30), capture=captures[1])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from zbackup.database.schema_load import entries, schemas_of
+from zbackup.database.schema_load import schemas_of
+from zbackup.database.schema_text import entries
 
 TEXT = b"""--
 -- PostgreSQL database dump

@@ -10,6 +10,7 @@ from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import Frame, split_rows
 from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.archive.plan import first_of, last_of
+from zbackup.archive.sound import rows_of
 from zbackup.event import Cursor, cursor_of, parse_instant
 
 # Rows of two frames (about 8 MiB) on each side of an instant are looked at for an estimate.
@@ -68,7 +69,8 @@ def with_key(
         for frame in archive.trailer(chunk).frames:
             for row in split_rows(archive.frame(chunk, frame)):
                 if end in row:
-                    cursor = cursor_of(row)
+                    with rows_of(chunk.name):
+                        cursor = cursor_of(row)
                     if (cursor.instance_id, cursor.aggregate_type, cursor.aggregate_id, cursor.sequence) == key:
                         return cursor.created_at
     return None
@@ -105,4 +107,5 @@ def _take(
 
 
 def _cursors(archive: Archive, chunk: ChunkRef, frame: Frame) -> Iterator[Cursor]:
-    return map(cursor_of, split_rows(archive.frame(chunk, frame)))
+    with rows_of(chunk.name):
+        yield from map(cursor_of, split_rows(archive.frame(chunk, frame)))

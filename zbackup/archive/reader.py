@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import BinaryIO
 
 import zstandard
@@ -17,7 +16,7 @@ from zbackup.archive.chunk import HEADER_MAGIC, ROW_BYTES, TRAILER_MAGIC, TRAILE
 from zbackup.archive.frames import RECORD_BYTES, decoded
 from zbackup.archive.manifest import ChunkRef
 from zbackup.errors import Damaged
-from zbackup.event import parse_instant
+from zbackup.event import parse_instant, parse_position
 
 READ_BYTES = 1 << 20
 
@@ -185,7 +184,7 @@ def check_trailer(trailer: Trailer, name: str, stored_bytes: int) -> Trailer:
                 parse_instant(frame.first)
                 parse_instant(frame.last)
             for text in filter(None, (frame.least, frame.greatest)):
-                sound.position(Decimal(text))
-    except (ValueError, ArithmeticError) as error:
+                sound.position(parse_position(text))
+    except ValueError as error:
         raise Damaged(f"{name}: its trailer cannot be read: {str(error)[:200]}", hint=_HINT) from error
     return trailer

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from zbackup.archive import names
 from zbackup.archive.manifest import CapturedTable, CaptureRef, ChunkRef, IndexRef, ObjectRef
-from zbackup.event import Cursor
-
-# PostgreSQL's numeric has at most so many digits; without a limit two bytes stand for a gigabyte of them.
-MOST_DIGITS = 131_072
+from zbackup.errors import Damaged
+from zbackup.event import MOST_DIGITS, Cursor
 
 # What S3 takes in one PUT, and so the largest object there can be.
 OBJECT_BYTES = 5 << 30
@@ -68,6 +67,18 @@ def position(value: Decimal) -> Decimal:
     if not value.is_finite() or abs(value.adjusted()) > MOST_DIGITS:
         raise ValueError("a position is not a number, or has too many digits")
     return value
+
+
+@contextmanager
+def rows_of(name: str) -> Generator[None]:
+    """Say of rows that cannot be read whose they are. Raises Damaged."""
+    try:
+        yield
+    except (ValueError, IndexError, ArithmeticError) as error:
+        raise Damaged(
+            f"{name}: its rows cannot be read: {str(error)[:200]}",
+            hint="Run `zbackup verify --full`, and restore from another backup.",
+        ) from error
 
 
 def _each(values: Iterable[object]) -> None:
@@ -118,7 +129,4 @@ def _chunk(ref: ChunkRef) -> None:
     if not ref.rows:
         return
     for texts in (ref.first, ref.last):
-        try:
-            position(Cursor.of_texts(texts).position)
-        except ArithmeticError as error:
-            raise ValueError(f"{ref.name[:200]!r}: no position in {texts[:2]!r}") from error
+        position(Cursor.of_texts(texts).position)

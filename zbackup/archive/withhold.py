@@ -128,9 +128,9 @@ class LeastAfter:
         for row in split_rows(frame):
             fields = row.rstrip(b"\n").split(b"\t")
             if fields[4] == b"system" and fields[kind] == _STARTED and fields[payload] != b"\\N":
-                name = json.loads(unescape(fields[payload])).get("name")
+                said = json.loads(unescape(fields[payload]))
                 instant = parse_instant(fields[0].decode())
-                if name == MIGRATION and instant > self.at:
+                if isinstance(said, dict) and said.get("name") == MIGRATION and instant > self.at:
                     found = instant
         return found
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 RECORD_SECONDS = 1.0
 LINE_SECONDS = 10.0
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Also what makes text run the other way, or ends a line: what is reviewed must look as it is.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 @dataclass(slots=True)
@@ -242,7 +243,7 @@ class Output:
 
     def _shown(self, text: str) -> str:
         """Take secrets out, and write control characters out: names from a database must not steer a terminal."""
-        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", self._clean(text))
+        return _CONTROL.sub(_escaped, self._clean(text))
 
     def _clean(self, text: str) -> str:
         for secret in self._patterns:
@@ -270,3 +271,8 @@ _PROSE = frozenset({
     "address", "detail", "file", "grants", "hint", "message", "next_step", "point", "problem", "reason",
     "traceback", "value", "warnings", "what", "where",
 })  # fmt: skip
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from zbackup.archive.plan import RestorePlan
     from zbackup.constraints import Comparison, ConstraintsAt
+    from zbackup.database.schema_text import SchemaCode
+    from zbackup.inspect import ShownSchema
     from zbackup.recover import Recovered
     from zbackup.restore import RestoreResult
     from zbackup.unit import Unit
@@ -210,6 +212,7 @@ def _unit_record(unit: Unit) -> Record:
             }
             for table in unit.tables
         ],
+        "schema": plain(survey.schema) if survey.schema else None,
         "problems": plain(survey.problems),
         "warnings": list(survey.warnings),
     }
@@ -238,7 +241,30 @@ def _recovered_record(found: Recovered) -> Record:
     }
 
 
+def schema_record(shown: ShownSchema) -> Record:
+    """Write a schema's text and what it is; bytes that are no UTF-8 as \\x.."""
+    return {
+        **(plain(shown.code) if shown.code else {"sha256": None, "bytes": None, "functions": None, "triggers": None}),
+        "refused": shown.refused or None,
+        "text": shown.text.decode(errors="backslashreplace"),
+    }
+
+
+def schema_lines(shown: ShownSchema) -> Iterator[str]:
+    """Write the text as it is, so that its digest can be compared; only control characters are written out."""
+    yield from shown.text.decode(errors="backslashreplace").removesuffix("\n").split("\n")
+
+
+def _schema_line(code: SchemaCode) -> str:
+    return (
+        f"code from the archive: {count(code.functions)} functions, {count(code.triggers)} triggers, "
+        f"{size(code.bytes)}, sha256 {code.sha256}; it runs as the role that restores"
+    )
+
+
 def _unit_pairs(unit: Unit) -> Iterator[tuple[str, str]]:
+    if unit.survey.schema is not None:
+        yield "schema", _schema_line(unit.survey.schema)
     warm = sum(handler.warm for handler in unit.handlers)
     loaded = [table for table in unit.tables if table.action == "load"]
     rows = sum(table.rows for table in loaded)

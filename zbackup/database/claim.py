@@ -20,6 +20,7 @@ from psycopg import sql
 
 from zbackup.archive.plan import RestorePlan
 from zbackup.database.schema_load import drop_schema, make_schema, schemas_of
+from zbackup.database.shape import check_described
 from zbackup.database.target import (
     ASIDE,
     EVENTS,
@@ -131,6 +132,8 @@ def strangers(connection: Connection, schemas: Collection[str]) -> list[str]:
 
 
 def check_server(connection: Connection, plan: RestorePlan) -> None:
+    for table in filter(None, (plan.table, plan.capture and plan.capture.table)):
+        check_described(table)
     row = one_row(connection, "SELECT pg_is_in_recovery(), current_setting('server_encoding')")
     if row[0]:
         raise TargetRefused(
@@ -256,7 +259,9 @@ def _create(connection: Connection, table: EventTable) -> None:
     columns = {column.name: column for column in table.columns}
     parts = [
         sql.SQL("{} {}{}").format(
-            sql.Identifier(name), raw(columns[name].type), sql.SQL(" NOT NULL" if columns[name].not_null else "")
+            sql.Identifier(name),
+            raw(columns[name].type),
+            sql.SQL(" NOT NULL" if columns[name].not_null else ""),
         )
         for name in table.attributes
     ]

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import RestorePlan
+from zbackup.archive.sound import rows_of
 from zbackup.archive.withhold import EXEMPT, LeastAfter
 from zbackup.database.load import Read
 from zbackup.database.target import Connection
@@ -65,7 +66,9 @@ def _stage(
 ) -> None:
     for chunk in chunks:
         for frame in read(chunk):
-            if least.add(frame):
+            with rows_of(chunk.name):
+                started = least.add(frame)
+            if started:
                 connection.execute(sql.SQL("TRUNCATE {}").format(_AFTER))
             if len(least.least) >= AGGREGATES_AT_ONCE:
                 _send(connection, least)

@@ -17,6 +17,7 @@ from graphlib import CycleError, TopologicalSorter
 from psycopg import sql
 
 from zbackup.archive.chunk import split_rows
+from zbackup.archive.sound import rows_of
 from zbackup.database.export import copy_out
 from zbackup.database.target import Connection, claim, each, items, note
 from zbackup.errors import TargetError
@@ -132,7 +133,9 @@ def fill_table(connection: Connection, load: Load, report: Report) -> None:
             if load.into:
                 with connection.cursor() as cursor, cursor.copy(_copy_in(load)) as copy:
                     for frame in load.rows():
-                        if rows := sent.pick(frame):
+                        with rows_of(f"{load.schema}.{load.name}"):
+                            rows = sent.pick(frame)
+                        if rows:
                             copy.write(rows)
                         report(Advance(0, len(frame)))
             else:

@@ -19,6 +19,7 @@ from psycopg import sql
 from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import PlannedChunk, RestorePlan
+from zbackup.archive.sound import rows_of
 from zbackup.database.export import relation
 from zbackup.database.target import (
     SCHEMA,
@@ -66,10 +67,14 @@ def _load_chunk(connection: Connection, plan: RestorePlan, chunk: PlannedChunk, 
             return
         with connection.cursor() as cursor, cursor.copy(copy_in) as copy:
             for frame in read(chunk.ref):
-                if rows := sent.pick(frame):
+                with rows_of(chunk.ref.name):
+                    rows = sent.pick(frame)
+                if rows:
                     copy.write(rows)
                 report(Advance(frame.count(b"\n"), len(frame), plan.totals.rows, plan.totals.raw_bytes))
-        note(connection, chunk.ref.name, sent.loaded(chunk.ref))
+        with rows_of(chunk.ref.name):
+            loaded = sent.loaded(chunk.ref)
+        note(connection, chunk.ref.name, loaded)
 
 
 class _Sent:

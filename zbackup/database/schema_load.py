@@ -9,25 +9,16 @@ are built apart. For the entries that name the table it gets its final name for 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
+from zbackup.database.schema_text import Entry, entries
 from zbackup.database.target import EVENTS, RESTORING, SCHEMA, Connection, claim, named, note, noted
 from zbackup.errors import TargetRefused
 from zbackup.progress import Report, Warned
 from zbackup.source import EventTable
-
-# Heads, and what may hold the like of one: comments, literals, quoted names, dollar quotes.
-_TOKEN = re.compile(
-    rb"""(?P<head>^--\n--[ ]Name:[ ](?P<name>.*);[ ]Type:[ ](?P<kind>[A-Z][A-Z ]*);[ ]Schema:[ ](?P<schema>.*);
-             [ ]Owner:[ ].*\n--\n)
-       | ^--.*\n | '(?:[^']|'')*' | "(?:[^"]|"")*"
-       | (?<![\w$\x80-\xff])(?P<tag>\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*)?\$)(?s:.*?)(?P=tag)""",
-    re.MULTILINE | re.VERBOSE,
-)
 
 # As pg_dump's own head has them.
 _SETTINGS = {
@@ -35,6 +26,7 @@ _SETTINGS = {
     "search_path": "",
     "xmloption": "content",
     "client_min_messages": "warning",
+    "standard_conforming_strings": "on",
 }
 
 POST_DATA = "schema after the data"
@@ -54,33 +46,6 @@ class LeftOut:
     """What the ledger says about the schema after the data: indexes that were not made."""
 
     statements: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One object of the schema."""
-
-    name: str
-    kind: str
-    """as pg_dump says, such as TABLE or FK CONSTRAINT"""
-    schema: str
-    text: bytes
-
-    def __str__(self) -> str:
-        where = f"{self.schema}." if self.schema not in {"-", ""} else ""
-        return f"{self.kind} {where}{self.name}"
-
-
-def entries(text: bytes) -> Iterator[Entry]:
-    """Take pg_dump's text apart. What looks like a head inside a quoted body is none."""
-    heads = [token for token in _TOKEN.finditer(text) if token["head"] is not None]
-    for head, following in zip(heads, [*heads[1:], None], strict=True):
-        yield Entry(
-            head["name"].decode(),
-            head["kind"].decode(),
-            head["schema"].decode(),
-            text[head.end() : following.start() if following else len(text)],
-        )
 
 
 def schemas_of(pre_data: bytes) -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
-from zbackup.errors import NotSupported, SourceRefused
+from zbackup.database.schema_text import check_expression
+from zbackup.errors import Damaged, NotSupported, SourceRefused
 from zbackup.source import Column, EventTable, FileIdentity, Index
 from zbackup.zitadel import events
 
@@ -45,6 +47,32 @@ def find_events_table(connection: psycopg.Connection[Any]) -> FoundTable:
             hint="ZITADEL makes an ordinary table; point --source at ZITADEL's own database.",
         )
     return FoundTable(oid, FileIdentity(oid, relfilenode), _describe(connection, oid, name))
+
+
+def check_described(table: EventTable) -> None:
+    """
+    Check what an archive says of the events table before SQL is made of it.
+
+    Raises Damaged when it is not of a shape that a backup accepts.
+    """
+    columns = {column.name: (column.type, column.not_null) for column in table.columns}
+    key = re.fullmatch(r'PRIMARY KEY \(("?[a-z_]+"?(?:, "?[a-z_]+"?)*)\)', table.key)
+    problems = events.shape_problems(columns, tuple(key[1].replace('"', "").split(", ")) if key else ())
+    if (table.schema, table.name) != (events.SCHEMA, events.TABLE):
+        problems.append(f"it is {table.schema}.{table.name}")
+    if tuple(column.name for column in table.columns) != events.COLUMN_ORDER:
+        problems.append("its columns are not in the order of the archive")
+    if sorted(table.attributes) != sorted(columns):
+        problems.append("its attributes are not its columns")
+    if not all((table.key_name, *(index.name for index in table.indexes))):
+        problems.append("its key or an index has no name")
+    for index in table.indexes:
+        check_expression(index.definition, f"index {index.name}")
+    if problems:
+        raise Damaged(
+            f"the events table of the manifest has a shape that no backup writes: {'; '.join(problems)[:500]}",
+            hint="Find out who else can write into the archive, and restore from another copy.",
+        )
 
 
 def events_files(connection: psycopg.Connection[Any]) -> FileIdentity | None:

@@ -24,6 +24,7 @@ from psycopg.types.json import Jsonb
 
 from zbackup.archive.names import EVENTS as CHUNKS
 from zbackup.database.connection import connect, target_errors
+from zbackup.database.schema_text import check_expression
 from zbackup.errors import Busy
 from zbackup.progress import Report, Warned, silent
 from zbackup.source import EventTable
@@ -156,8 +157,8 @@ def columns(table: EventTable) -> sql.Composed:
 
 
 def raw(text: str) -> sql.SQL:
-    """Take SQL from the manifest as it is: an archive is trusted like the dump that it stands for."""
-    return sql.SQL(text)  # type: ignore[arg-type]
+    """Take a piece of SQL from the manifest, if it is no more than a piece. Raises Damaged."""
+    return sql.SQL(check_expression(text, "a definition"))  # type: ignore[arg-type]
 
 
 def one_row(connection: Connection, query: LiteralString | sql.Composed, *values: object) -> tuple[Any, ...]:
