@@ -242,7 +242,7 @@ def _recovered_record(found: Recovered) -> Record:
 
 
 def schema_record(shown: ShownSchema) -> Record:
-    """Write a schema's text and what it is; bytes that are no UTF-8 as \\x.."""
+    """Write a schema's text and what it is; bytes that are no UTF-8 are written out."""
     return {
         **(plain(shown.code) if shown.code else {"sha256": None, "bytes": None, "functions": None, "triggers": None}),
         "refused": shown.refused or None,
