@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import datetime
 from decimal import Decimal
@@ -147,7 +148,9 @@ def test_everything_said_is_documented_and_the_other_way_round(
     assert run(0, "backup", *archive, "--source", source, "--audit", "--horizon-margin", "0")["amended"] == 3
     run(0, "list", *archive)
     run(0, "show", *archive)
-    run(0, "plan", *archive)
+    shown = run(0, "show", *archive, "--schema")["schema"]
+    assert shown["sha256"] == hashlib.sha256(shown["text"].encode()).hexdigest()
+    assert run(0, "plan", *archive)["unit"]["schema"]["sha256"] == shown["sha256"]
     run(0, "plan", *archive, "--at", "1 min ago")
     (bare / "masterkey").write_text("MasterkeyNeedsToHave32Characters")
     assert run(0, "plan", *archive, "--masterkey-file", str(bare / "masterkey"))["masterkey"] == "unproven"

@@ -91,7 +91,7 @@ class Entry:
 def entries(text: bytes) -> Iterator[Entry]:
     """Take pg_dump's text apart. What looks like a head inside a quoted body is none. Raises NotSupported."""
     heads = [token for token in _tokens(text, "the captured schema") if token["head"] is not None]
-    for head, following in zip(heads, [*heads[1:], None], strict=True):
+    for head, following in zip(heads, [*heads[1:], None], strict=False):
         yield Entry(
             head["name"].decode(errors="replace"),
             head["kind"].decode(),
