@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import struct
 import subprocess
 import sys
@@ -30,14 +29,19 @@ MOST_MEMORY = 300 << 20
 Json = dict[str, Any]
 SNAPSHOT = STARTED + timedelta(days=1)
 
+COMMANDS = ("list", "show", "plan", "verify --full")
+
 RUN = """
-import resource, sys
+import io, json, resource, sys
 from zbackup.cli.main import main
 from zbackup.cli.render import Output
-code = main(sys.argv[1:], Output(sys.stdout, sys.stderr))
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
-sys.exit(code)
+ran = []
+for command in sys.argv[2:]:
+    out = io.StringIO()
+    ran.append((command, main([*command.split(), "--archive", sys.argv[1]], Output(out, out)), out.getvalue()))
+print(json.dumps([ran, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
 """
+"""One process for all commands: what one of them takes is no more than that."""
 
 
 @dataclass
@@ -94,19 +98,18 @@ class Forger:
         self.manifest = replace(self.manifest, log=replace(self.manifest.log, chunks=(new,)))
         self.commit(lambda _: None)
 
-    def run(self, *arguments: str) -> tuple[int, str, int]:
-        """Run a command as a process; return exit code, what it said, and its peak of memory in bytes."""
+    def run(self) -> tuple[list[tuple[str, int, str]], int]:
+        """Run the commands in a process; return how each ended, and the memory used."""
         done = subprocess.run(
-            [sys.executable, "-c", RUN, *arguments, "--archive", str(self.folder)],
+            [sys.executable, "-c", RUN, str(self.folder), *COMMANDS],
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)),
         )
-        said, _, peak = done.stderr.rpartition("peak ")
-        assert "Traceback" not in done.stderr, done.stderr
-        return done.returncode, done.stdout + said, int(peak) * 1024
+        assert done.returncode == 0, done.stderr
+        ran, peak = json.loads(done.stdout)
+        return ran, peak
 
 
 @pytest.fixture
@@ -117,17 +120,15 @@ def forger(tmp_path: Path) -> Forger:
 
 
 def refused(forger: Forger, *words: str) -> None:
-    """All commands that read this say what is wrong, with little memory, and change no file."""
-    before = sorted(path for path in forger.folder.parent.rglob("*"))
-    for command in (("list",), ("show",), ("plan",), ("verify", "--full")):
-        code, said, peak = forger.run(*command)
-        found = code == 31
-        assert found or (code == 0 and command[0] in {"list", "show", "plan"}), (command, code, said)
-        if code:
-            assert any(word in said for word in words), (command, said)
-        assert peak < MOST_MEMORY, (command, peak)
-    assert forger.run("verify", "--full")[0] == 31
-    assert sorted(path for path in forger.folder.parent.rglob("*")) == before
+    """All commands that read it say what is wrong with which object, in little memory, and change no file."""
+    before = sorted(forger.folder.parent.rglob("*"))
+    ran, peak = forger.run()
+
+    for command, code, said in ran:
+        assert code == 31 or (code == 0 and not command.startswith("verify")), (command, code, said)
+        assert code == 0 or any(word in said for word in words), (command, said)
+    assert peak < MOST_MEMORY, peak
+    assert sorted(forger.folder.parent.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
