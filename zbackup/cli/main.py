@@ -124,6 +124,10 @@ def run() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     output = Output(sys.stdout, sys.stderr, as_json="--json" in arguments, debug="--debug" in arguments)
+    if moment := config.environment().get("ZBACKUP_DIE_AT"):
+        from zbackup.mortal import arm
+
+        arm(int(moment))
 
     def give_up() -> None:
         output.error(Interrupted(f"{STOPPED}; something did not end within {GRACE_SECONDS:g} s"))
