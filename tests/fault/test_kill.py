@@ -3,11 +3,12 @@ Killed at any call to store or database, and run again: nothing lost, nothing ha
 
 The program runs as a process that kills itself (ZBACKUP_DIE_AT, zbackup/mortal.py). One undisturbed run counts the
 calls; then it dies before or after some of them, spread over the run, and around the last ones. With
-ZBACKUP_KILLS=all it dies before and after each, which takes an hour.
+ZBACKUP_KILLS=1 it dies before and after each, which takes an hour, with 5 at every fifth.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from psycopg.sql import SQL, Identifier
 from tests.cli import conftest as cli
 from tests.cli.conftest import Ran, Zbackup
 from tests.fix_archive import archived_rows, newest, source_rows
+from tests.fix_store import bare_client
 from tests.fix_whole import all_rows, one
 from tests.fix_zitadel import add_user, found, set_state, zitadel
 from tests.history import Command, push
@@ -39,25 +41,21 @@ from zbackup.store.local import LocalStore
 
 bare, zbackup = cli.bare, cli.zbackup
 
-EVERYWHERE = os.environ.get("ZBACKUP_KILLS") == "all"
+STEP = int(os.environ.get("ZBACKUP_KILLS", "0"))
 
-pytestmark = [pytest.mark.slow, *([pytest.mark.timeout(0)] if EVERYWHERE else [])]
+pytestmark = [pytest.mark.slow, *([pytest.mark.timeout(0)] if STEP else [])]
 
-# Several slices, several chunks, no waiting; one worker, so that a number means the same call in each run.
+# Several slices, several chunks, no waiting; one worker, so that a number means the same call in each run, unless
+# a test wants them to mix.
 BACKUP = ("--jobs", "1", "--chunk-bytes", "64KiB", "--horizon-margin", "0s")
 
 FINAL, LOADING = "eventstore.events2", "eventstore.events2_restoring"
 
 FIELDS = "eventstore.fields"
 
-TABLES = (
-    FIELDS,
-    "eventstore.unique_constraints",
-    "system.encryption_keys",
-    "system.assets",
-    "projections.users14",
-    "projections.users14_humans",
-)
+FILLED = {"system.encryption_keys", "system.assets", "projections.users14", "projections.users14_humans"}
+
+TABLES = (FIELDS, "eventstore.unique_constraints", *FILLED)
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,8 @@ def moments(calls: list[Call], spread: int, last: int, always: Iterable[int] = (
     """Choose where to die: `spread` calls over the run, before and after in turn, and around the `last` ones."""
     total = len(calls)
     assert total > last, calls
-    if EVERYWHERE:
-        return [sign * number for number in range(1, total + 1) for sign in (1, -1)]
+    if STEP:
+        return [sign * number for number in range(total, 0, -STEP) for sign in (1, -1)]
     step = (total - last) / spread
     chosen = [round(step * (index + 0.5)) or 1 for index in range(spread)]
     signed = [number if index % 2 else -number for index, number in enumerate(chosen)]
@@ -136,10 +134,10 @@ def databases(postgres: EmbeddedPostgres) -> Databases:
 
 
 def write_users(dsn: str, first: int, many: int) -> None:
-    """Append users, some to a push, with payloads that fill chunks."""
+    """Append users, two to a push, with payloads that fill chunks."""
     with psycopg.connect(dsn) as connection:
-        for number in range(first, first + many, 5):
-            profile = [Command("user", f"p{number + n}", payload={"text": f"{number + n} " * 150}) for n in range(5)]
+        for number in range(first, first + many, 2):
+            profile = [Command("user", f"p{number + n}", payload={"text": f"{number + n} " * 150}) for n in range(2)]
             push(connection, "i1", *profile)
             connection.commit()
         connection.execute("ANALYZE eventstore.events2")
@@ -310,7 +308,7 @@ def test_a_killed_increment(new_archive: Path, source: str, databases: Databases
     """
     backed_up(zbackup, new_archive, source)
     write_users(source, 1000, 200)
-    backups = Backups(zbackup, databases, new_archive, source)
+    backups = Backups(zbackup, databases, new_archive, source, ("--jobs", "2"))
     calls = backups.calls()
 
     for moment in moments(calls, spread=4, last=2, always=[after(calls, "put events/")]):
@@ -338,21 +336,68 @@ def test_a_killed_amendment(new_archive: Path, source: str, databases: Databases
         assert again["amended"] == (0 if committed else 2), moment
 
 
+def test_a_killed_backup_into_a_bucket(
+    aws_env: None, moto_endpoint: str, source: str, databases: Databases, zbackup: Zbackup
+) -> None:
+    """
+    On S3 the archive stays sound, too, and the next run goes on.
+    """
+    with contextlib.closing(bare_client(moto_endpoint)) as client:
+        client.create_bucket(Bucket="of-the-killed")
+
+    def at(prefix: str, command: str, *flags: str) -> tuple[str, ...]:
+        where = ("--archive", f"s3://of-the-killed/{prefix}", "--s3-endpoint", moto_endpoint, "--s3-addressing", "path")
+        return (command, *where, *flags)
+
+    def into(prefix: str) -> tuple[str, ...]:
+        assert zbackup(*at(prefix, "init")).code == 0
+        return at(prefix, "backup", "--source", source, *BACKUP)
+
+    calls = calls_of(*into("counted"))
+    for moment in (after(calls, "put events/", 2), before(calls, "put manifests/"), after(calls, "put manifests/")):
+        prefix = f"killed{moment}"
+        arguments = into(prefix)
+        assert run_until(moment, *arguments).code == -signal.SIGKILL
+        again = zbackup(*arguments, "--json")
+        assert again.code == 0, again.err
+        assert zbackup(*at(prefix, "verify", "--full")).code == 0
+        if moment > 0:
+            assert "5 of its slices are taken over" in " ".join(again.result["warnings"])
+        with databases.like() as target:
+            assert zbackup(*at(prefix, "restore", "--target", target, "--events-only")).code == 0
+            assert source_rows(target) == source_rows(source)
+
+
 # Restores
 
 State = tuple[list[bytes], dict[str, list[str] | None]]
 """events, and the rows of other tables"""
 
 
-def loaded_rows(dsn: str, table: str) -> set[tuple[Any, ...]]:
-    """Return key and inserting transaction of each event that no step of setup wrote."""
+def work_in(dsn: str, events: str, tables: Iterable[str]) -> set[tuple[Any, ...]]:
+    """
+    Name what was done: each event by its key and each row by the transaction that wrote it, each index by its file.
+
+    Without the events of setup, which publishing edits.
+    """
     with psycopg.connect(dsn) as connection:
-        return set(
-            connection.execute(
-                f"""SELECT instance_id, aggregate_type, aggregate_id, "sequence", xmin::text FROM {table}
-                     WHERE aggregate_type <> 'system'""".encode()
-            )
+        keys = f"""SELECT instance_id, aggregate_type, aggregate_id, "sequence", xmin::text FROM {events}
+                    WHERE aggregate_type <> 'system'"""
+        done = set(connection.execute(keys.encode()))
+        files = "SELECT indexrelid::text, pg_relation_filenode(indexrelid) FROM pg_index WHERE indrelid = %s::regclass"
+        done |= set(connection.execute(files, (events,)))
+        for table in tables:
+            done |= set(connection.execute(f"SELECT '{table}', ctid::text, xmin::text FROM {table}".encode()))
+        return done
+
+
+def filled(dsn: str) -> list[str]:
+    """Return which tables of `FILLED` the ledger names."""
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(
+            f"SELECT substr(item, 7) FROM eventstore.{LEDGER} WHERE item LIKE 'table %%'".encode()
         )
+        return sorted(FILLED & {table for (table,) in rows})
 
 
 def is_there(dsn: str, table: str) -> bool:
@@ -400,17 +445,19 @@ class Restores:
             assert ran.code == 0, ran.err
             return told(ran.result), state_of(target)
 
-    def kill(self, moment: int, wanted: tuple[dict[str, Any], State]) -> None:
+    def kill(self, moment: int, wanted: tuple[dict[str, Any], State]) -> int:
+        """Die, look, run again, look; returns how much of the work was not done again."""
         with self.databases.like(self.template) as target:
-            untouched = loaded_rows(target, FINAL) if is_there(target, FINAL) else None
+            untouched = work_in(target, FINAL, ()) if is_there(target, FINAL) else None
             archived = objects(self.archive)
             run_until(moment, *self.arguments(target))
             settled(target)
             done = self._done(target)
             if not done and is_there(target, FINAL):
-                assert untouched == loaded_rows(target, FINAL), moment
+                assert untouched == work_in(target, FINAL, ()), moment
                 assert not is_there(target, f"eventstore.{LEDGER}"), moment
-            loading = loaded_rows(target, LOADING) if is_there(target, LOADING) else set[tuple[Any, ...]]()
+            loading = is_there(target, LOADING)
+            work = work_in(target, LOADING, filled(target)) if loading else set[tuple[Any, ...]]()
             if done:
                 assert events_of(target) == wanted[1][0], moment
             again = self.zbackup(*self.arguments(target), "--json")
@@ -418,8 +465,9 @@ class Restores:
             assert again.result["done_before"] == done, moment
             assert told(again.result) == wanted[0], moment
             assert state_of(target) == wanted[1], moment
-            assert loading <= loaded_rows(target, FINAL), moment
+            assert work <= work_in(target, FINAL, FILLED if self.flags == () else ()), moment
             assert objects(self.archive) == archived
+            return len(work)
 
     def _done(self, target: str) -> bool:
         if not is_there(target, FINAL):
@@ -463,5 +511,8 @@ def test_a_killed_restore(
     loads = [call.number for call in calls if "copy_end" in call.what]
     assert len(loads) > 3
 
-    for moment in moments(calls, spread=5, last=3, always=[loads[1] + 1]):
-        restores.kill(moment, wanted)
+    kept = [
+        restores.kill(moment, wanted) for moment in moments(calls, spread=5, last=3, always=[loads[1] + 1, loads[-1]])
+    ]
+
+    assert len({work for work in kept if work}) > 1
