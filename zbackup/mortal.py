@@ -57,4 +57,4 @@ def arm(moment: int) -> None:
     sessions = get_origin(Connection)
     assert sessions is not None
     count(sessions, "wait")
-    os.write(2, f"ZBACKUP_DIE_AT={moment}: this process kills itself on purpose\n".encode())
+    os.write(2, f"ZBACKUP_DIE_AT={moment} is set, for tests alone: this process kills itself\n".encode())

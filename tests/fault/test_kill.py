@@ -362,7 +362,7 @@ def test_a_killed_backup_into_a_bucket(
         assert again.code == 0, again.err
         assert zbackup(*at(prefix, "verify", "--full")).code == 0
         if moment > 0:
-            assert "5 of its slices are taken over" in " ".join(again.result["warnings"])
+            assert "of its slices are taken over" in " ".join(again.result["warnings"])
         with databases.like() as target:
             assert zbackup(*at(prefix, "restore", "--target", target, "--events-only")).code == 0
             assert source_rows(target) == source_rows(source)
