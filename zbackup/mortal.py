@@ -51,9 +51,8 @@ def arm(moment: int) -> None:
 
         setattr(kind, method, call)
 
-    for store in (LocalStore, S3Store):
-        for method in _STORE:
-            count(store, method)
+    for store, method in itertools.product((LocalStore, S3Store), _STORE):
+        count(store, method)
     sessions = get_origin(Connection)
     assert sessions is not None
     count(sessions, "wait")
