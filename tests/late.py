@@ -263,9 +263,10 @@ class Stage:
         for act in self.plan.acts:
             self._do(act)
         final = source_rows(self.dsn)
-        assert self.seen[-1].rows == final
         last = self.seen[-1].result
-        assert not last.tail, f"what has ended is sealed: {last.horizon_basis}, {last.blockers}, {last.warnings}"
+        told = f"{last.horizon_basis}, {last.blockers}, {last.warnings}"
+        assert self.seen[-1].rows == final, f"{set(self.seen[-1].rows) ^ set(final)}; {told}"
+        assert not last.tail, f"what has ended is sealed: {told}"
         for seen in self.seen:
             at = seen.result.horizon
             if at is not None:
@@ -363,7 +364,9 @@ class Stage:
                     pass
 
         fence = None if self.standby is None else make_conninfo(self.dsn, **self._reads_as)
-        chosen = options(horizon_wait=timedelta(0), chunk_bytes=4 << 10)
+        # Long enough for a replay; at the end nobody is left whom it would wait for in vain.
+        wait = 30 if act is self.plan.acts[-1] else 0 if self.standby is None else 1
+        chosen = options(horizon_wait=timedelta(seconds=wait), chunk_bytes=4 << 10)
         result = backup(self.archive, self._source, chosen, fence=fence, report=report)
         manifest = self.archive.manifest(self.archive.catalog().find(result.backup))
         self.seen.append(Seen(result, saw[-1]))
