@@ -112,7 +112,7 @@ class Attempt:
         self.report(Step("snapshot"))
         with (
             Snapshot(self.dsn) as self.snapshot,
-            Workers(self.dsn, self.snapshot.id, self.options.jobs, self.options.lock_timeout) as self.workers,
+            Workers(self.dsn, self.snapshot, self.options.jobs, self.options.lock_timeout) as self.workers,
             ThreadPoolExecutor(self.options.jobs) as self.pool,
         ):
             if not same_server(self.control, self.snapshot.catalog):

@@ -45,7 +45,7 @@ def compare(
         if manifest.horizon.at is not None and end < manifest.horizon.at:
             ranges.append((end, manifest.horizon.at, None))
         total = sum(chunk.raw_bytes for chunk in chunks)
-        with Snapshot(source) as snapshot, Workers(source, snapshot.id, jobs, LOCK_TIMEOUT) as workers:
+        with Snapshot(source) as snapshot, Workers(source, snapshot, jobs, LOCK_TIMEOUT) as workers:
 
             def differences(part: tuple[datetime, datetime, ChunkRef | None]) -> list[Difference]:
                 lo, hi, chunk = part

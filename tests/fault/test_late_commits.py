@@ -12,7 +12,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.fix_archive import Backup, archived_rows, source_rows
 from tests.fix_postgres import SETTINGS
+from tests.history import create_schema, push
 from tests.late import Act, perform, schedule
 from zbackup.archive.archive import Archive
 from zbackup.database.embedded import EmbeddedPostgres, standby_of
@@ -60,6 +62,36 @@ def test_so_they_are_on_a_standby(seed: int, archive: Archive, pair: tuple[Embed
     tally = perform(seed, archive, new, standby=lambda dsn: standby.dsn(str(conninfo_to_dict(dsn)["dbname"])))
 
     assert tally.backups > 5
+
+
+def test_a_standby_sees_what_was_in_progress(
+    pair: tuple[EmbeddedPostgres, EmbeddedPostgres], archive: Archive, back_up: Backup
+) -> None:
+    """
+    What a transaction with a savepoint has not committed yet is neither lost to the next backup nor spoilt on
+    the standby, events and other tables alike.
+    """
+    primary, standby = pair
+    with psycopg.connect(primary.dsn(), autocommit=True) as writer:
+        create_schema(writer)
+        writer.execute("INSERT INTO system.encryption_keys VALUES ('first', 'x')")
+        back_up(standby.dsn(), fence=primary.dsn(), capture=True)
+        writer.execute("BEGIN")
+        writer.execute("SAVEPOINT here")
+        push(writer, "i", ("user", "late"))
+        writer.execute("INSERT INTO system.encryption_keys VALUES ('late', 'x')")
+        with psycopg.connect(primary.dsn()) as other:
+            push(other, "i", ("user", "other"))
+        held = back_up(standby.dsn(), fence=primary.dsn(), capture=True)
+        writer.execute("COMMIT")
+
+        back_up(standby.dsn(), fence=primary.dsn(), capture=True)
+
+    assert held.tail == 1
+    assert source_rows(primary.dsn()) == source_rows(standby.dsn()) == archived_rows(archive)
+    keys = "SELECT id FROM system.encryption_keys ORDER BY 1"
+    with psycopg.connect(standby.dsn()) as connection:
+        assert connection.execute(keys).fetchall() == [("first",), ("late",)]
 
 
 def test_the_schedules_hold_what_they_promise() -> None:

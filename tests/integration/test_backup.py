@@ -92,6 +92,7 @@ def test_an_index_serves_every_slice(source: str, part: float, *, analyzed: bool
     begin = cursor_of(rows[int(len(rows) * part)]).created_at
     with connect(source) as connection, Snapshot(source) as snapshot:
         table = find_events_table(connection).table
+        assert snapshot.id is not None
         worker = Worker(source, snapshot.id, timedelta(seconds=1))
         with closing(worker), worker.transaction() as reading:
             statement = select_rows(table, begin, begin.replace(year=9000))

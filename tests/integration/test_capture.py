@@ -89,7 +89,7 @@ def run(
     with (
         connect(dsn) as control,
         Snapshot(dsn) as snapshot,
-        Workers(dsn, snapshot.id, jobs, lock_timeout) as workers,
+        Workers(dsn, snapshot, jobs, lock_timeout) as workers,
         ThreadPoolExecutor(jobs) as pool,
     ):
         return capture(

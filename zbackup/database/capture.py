@@ -19,7 +19,7 @@ from psycopg import sql
 
 from zbackup.database.connection import Connection
 from zbackup.database.export import copy_out
-from zbackup.database.snapshot import Worker
+from zbackup.database.snapshot import Holder, Worker
 from zbackup.source import FileIdentity
 
 
@@ -81,7 +81,7 @@ def list_tables(connection: Connection, schemas: Iterable[str]) -> tuple[Listed,
     )
 
 
-def read_table(worker: Worker, table: Listed, *, lock_timeout: timedelta | None = None) -> Iterator[bytes]:
+def read_table(worker: Worker | Holder, table: Listed, *, lock_timeout: timedelta | None = None) -> Iterator[bytes]:
     """
     Yield a table's rows as lines of COPY text.
 

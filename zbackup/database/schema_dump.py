@@ -84,18 +84,18 @@ def find_program(server_major: int, given: str | None = None) -> Program:
 
 
 def dump_schema(
-    connection: Connection, snapshot: str, schemas: Iterable[str], *, pg_dump: str | None = None
+    connection: Connection, snapshot: str | None, schemas: Iterable[str], *, pg_dump: str | None = None
 ) -> SchemaText:
     """
-    Write the definitions of these schemas as the snapshot shows them.
+    Write the definitions of these schemas as the snapshot shows them, or without one as they are now.
 
     `connection` is the session that holds the snapshot: pg_dump connects to where it is, as it did.
     """
     try:
         program = find_program(connection.info.server_version // 10000, pg_dump)
+        seen = [] if snapshot is None else ["--snapshot", snapshot]
         pre_data, post_data = (
-            _run(program, connection, ["--snapshot", snapshot, "--section", section], schemas)
-            for section in ("pre-data", "post-data")
+            _run(program, connection, [*seen, "--section", section], schemas) for section in ("pre-data", "post-data")
         )
     except (NoProgram, _Failed) as failure:
         return SchemaText(None, None, str(failure))

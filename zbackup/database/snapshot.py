@@ -4,6 +4,12 @@ One instant of the source, seen by several sessions.
 The session that exports the snapshot touches no table, and workers end their transaction after each slice or
 table: nobody holds a table lock for long. The price: a table that someone rewrites or truncates meanwhile
 reads as empty, without an error (PostgreSQL 15, measured); who reads compares `file_identity` afterwards.
+
+On a standby no snapshot is exported. There one that counts as overflowed is written without the transactions in
+progress, and who imports it takes these for aborted: it misses their rows for good, and marks them as invalid
+on the standby's pages, where nobody sees them any more (15.18, measured; with wal_level = logical one savepoint
+of a writer is enough, else it takes more than 64). So the session that holds the snapshot reads alone, and
+gives table locks back with a savepoint.
 """
 
 from __future__ import annotations
@@ -23,14 +29,17 @@ from zbackup.database.export import ALONG_INDEX
 
 
 class Snapshot:
-    """Holds an exported snapshot until it is closed."""
+    """Holds a snapshot until it is closed, exported but on a standby."""
 
     def __init__(self, dsn: str) -> None:
         self._connection = connect(dsn)
         self._connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        row = self._connection.execute("SELECT pg_export_snapshot(), transaction_timestamp()").fetchone()
+        row = self._connection.execute(
+            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_export_snapshot() END, transaction_timestamp()"
+        ).fetchone()
         assert row is not None
-        self.id: str = row[0]
+        self.id: str | None = row[0]
+        """to import it; None on a standby"""
         self.clock: datetime = row[1]
         """The server's clock just before: all that was committed by then is seen."""
 
@@ -65,8 +74,7 @@ class Worker:
     def __init__(self, dsn: str, snapshot: str, lock_timeout: timedelta) -> None:
         self.connection = connect(dsn)
         self._snapshot = snapshot
-        settings = {**ALONG_INDEX, "lock_timeout": str(lock_timeout // timedelta(milliseconds=1))}
-        self._settings = (list(settings), list(settings.values()))
+        self._lock_timeout = lock_timeout
 
     @property
     def pid(self) -> int:
@@ -79,10 +87,7 @@ class Worker:
         run("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         try:
             run(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self._snapshot)))
-            run(
-                "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
-                self._settings,
-            )
+            _set(self.connection, self._lock_timeout)
             yield self.connection
         finally:
             if not self.connection.closed:
@@ -92,16 +97,60 @@ class Worker:
         self.connection.close()
 
 
-class Workers:
-    """A pool of workers on one snapshot; threads borrow one for a slice or a table."""
+class Holder:
+    """The session that holds the snapshot, as the only worker on it."""
 
-    def __init__(self, dsn: str, snapshot: str, size: int, lock_timeout: timedelta) -> None:
-        self._idle = [Worker(dsn, snapshot, lock_timeout) for _ in range(size)]
-        self._all = list(self._idle)
-        self._free = threading.Semaphore(size)
+    def __init__(self, snapshot: Snapshot, lock_timeout: timedelta) -> None:
+        self.connection = snapshot.catalog
+        self._lock_timeout = lock_timeout
+
+    @property
+    def pid(self) -> int:
+        return self.connection.info.backend_pid
 
     @contextmanager
-    def borrow(self) -> Generator[Worker]:
+    def transaction(self) -> Generator[psycopg.Connection[Any]]:
+        """Open a part of the transaction; its locks and settings end with the block."""
+        run = self.connection.execute
+        run("SAVEPOINT reading")
+        try:
+            _set(self.connection, self._lock_timeout)
+            yield self.connection
+        finally:
+            if not self.connection.closed:
+                run("ROLLBACK TO reading")
+                run("RELEASE reading")
+
+    def close(self) -> None:
+        """Leave it open: it belongs to the snapshot."""
+
+
+def _set(connection: psycopg.Connection[Any], lock_timeout: timedelta) -> None:
+    settings = {**ALONG_INDEX, "lock_timeout": str(lock_timeout // timedelta(milliseconds=1))}
+    connection.execute(
+        "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s (name, value)",
+        (list(settings), list(settings.values())),
+    )
+
+
+class Workers:
+    """
+    A pool of workers on one snapshot; threads borrow one for a slice or a table.
+
+    On a standby it is one alone, and the snapshot's catalog is not to be read while somebody has borrowed it.
+    """
+
+    def __init__(self, dsn: str, snapshot: Snapshot, size: int, lock_timeout: timedelta) -> None:
+        self._idle: list[Worker | Holder] = (
+            [Holder(snapshot, lock_timeout)]
+            if snapshot.id is None
+            else [Worker(dsn, snapshot.id, lock_timeout) for _ in range(size)]
+        )
+        self._all = list(self._idle)
+        self._free = threading.Semaphore(len(self._all))
+
+    @contextmanager
+    def borrow(self) -> Generator[Worker | Holder]:
         with self._free:
             worker = self._idle.pop()
             try:
