@@ -89,7 +89,13 @@ def check_newest_frame(found: Continuity, archive: Archive, connection: Connecti
         return found
     for entry, parent in ((found.entry, found.parent), *found.others):
         if _frame_equal(archive, parent, connection, table):
-            return replace(found, entry=entry, parent=parent)
+            if parent is found.parent:
+                return found
+            other = (
+                f"generation {found.parent.generation} holds another history of this database; continuing generation "
+                f"{parent.generation}. If two copies of it are in use, give each an archive of its own"
+            )
+            return replace(found, entry=entry, parent=parent, warnings=(*found.warnings, other))
     newest = newest_chunk(archive, found.parent)
     assert newest is not None
     last = Cursor.of_texts(newest.last)

@@ -91,6 +91,8 @@ class Pending:
 
     clock: datetime
     pids: tuple[int, ...]
+    server: datetime | None = None
+    """when the server with these processes was started; None: not recorded, in older archives"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,19 @@ def test_the_bench_compares_ours_with_theirs(folder: Path, tmp_path: Path) -> No
     folder.rmdir()
 
 
+@needs_postgres
+@pytest.mark.slow
+def test_the_soak_prints_its_seeds(folder: Path) -> None:
+    """
+    scripts/soak plays a schedule, says its seed and what it did, and leaves nothing.
+    """
+    output = run(folder, "scripts.soak", "late", "--seed", "5")
+
+    assert re.search(r"^seed 5: \d+ acts, \d+ backups, \d+ events, \d+ withheld$", output, re.MULTILINE)
+    assert "failed: none" in output
+    folder.rmdir()
+
+
 def test_the_lock_names_no_host_and_hashes_everything() -> None:
     """
     requirements.txt pins each package with hashes and leaves the choice of the registry to the machine.
@@ -84,7 +97,7 @@ def test_the_lock_names_no_host_and_hashes_everything() -> None:
     assert len(pinned) == len(re.findall(r"^\w", text, re.MULTILINE)) > 50
 
 
-@pytest.mark.parametrize("name", ["bootstrap", "test", "check", "demo", "bench", "lock", "../.ci/run"])
+@pytest.mark.parametrize("name", ["bootstrap", "test", "check", "demo", "bench", "soak", "lock", "../.ci/run"])
 def test_scripts_can_be_run(name: str) -> None:
     """
     Each script is executable and is valid bash.

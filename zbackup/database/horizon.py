@@ -29,6 +29,7 @@ from psycopg import pq
 
 from zbackup.database.connection import Connection
 from zbackup.database.identity import clock as read_clock
+from zbackup.database.identity import started as read_start
 from zbackup.database.sessions import SIGHTINGS, Watch, look, prepared
 from zbackup.database.standby import await_replay, expect_primary, in_recovery, last_replay
 from zbackup.errors import SourceRefused
@@ -138,10 +139,14 @@ def _settle(
     report: Report,
 ) -> Horizon:
     deadline = time.monotonic() + wait.total_seconds()
-    clock = read_clock(connection)
+    clock, server = read_clock(connection), read_start(connection)
     sessions = look(connection, own_pids)
     now = Watch(clock, sessions)
     watches = [now]
+    # Process ids of another server, a copy with this one's identity, say nothing about sessions here; unless this
+    # one was started after that clock, and has none that old.
+    if pending is not None and pending.server != server and server <= pending.clock:
+        pending = None
     if pending is not None and pending.clock < clock and (last is None or last < pending.clock - margin):
         watches.append(Watch(pending.clock, pending.pids))
     for number, pause in enumerate(itertools.cycle(PAUSE_SECONDS), start=1):
@@ -169,7 +174,7 @@ def _settle(
         clock=clock,
         margin=margin,
         blockers=(*writers, *holding, *hiding)[:MOST_BLOCKERS],
-        pending=None if unproven is None else unproven.pending(),
+        pending=None if unproven is None else replace(unproven.pending(), server=server),
         warnings=(
             *_behind(clock, last),
             *(_freezing(writer) for writer in writers),

@@ -86,6 +86,13 @@ def clock(connection: Connection) -> datetime:
     return row[0].astimezone(UTC)
 
 
+def started(connection: Connection) -> datetime:
+    """Read when the server was started."""
+    row = connection.execute("SELECT pg_postmaster_start_time()").fetchone()
+    assert row is not None
+    return row[0].astimezone(UTC)
+
+
 def _system_identifier(connection: Connection) -> str:
     try:
         row = connection.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
