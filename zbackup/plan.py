@@ -16,12 +16,13 @@ from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog, answering
 from zbackup.archive.manifest import CaptureRef, ChunkRef, Manifest
 from zbackup.archive.names import BackupName
-from zbackup.archive.plan import Cover, Estimate, RestorePlan, first_of, make_plan, plan_capture
+from zbackup.archive.plan import Cover, Estimate, PlannedCapture, RestorePlan, first_of, make_plan, plan_capture
 from zbackup.archive.withhold import withheld
 from zbackup.errors import OutsideWindow, UsageError
 from zbackup.event import MICROSECOND, instant_text
 from zbackup.moment import BeforeEvent, Instant, Latest, OfBackup, Position, RestorePoint, point_text
 from zbackup.progress import Report, Step, silent
+from zbackup.salvage import Salvage, persist
 
 T = TypeVar("T")
 
@@ -46,6 +47,10 @@ def resolve(
 ) -> RestorePlan:
     """Plan a restore without the estimates, which only a person needs. Raises as `plan` does."""
     report(Step("plan", point_text(point)))
+    return persist(archive, lambda: _resolve(archive, point, generation))
+
+
+def _resolve(archive: Archive, point: RestorePoint, generation: str | None) -> RestorePlan:
     catalog = archive.catalog()
     if isinstance(point, OfBackup):
         return _whole(archive, catalog, catalog.find(point.backup), point, generation)
@@ -143,16 +148,29 @@ def with_schema(archive: Archive, made: RestorePlan) -> RestorePlan:
     """
     if made.capture is None or made.capture.ref.schema:
         return made
+    other = _recaptured(archive, made, schema=True)
+    if other is None:
+        return made
+    passed = f"the capture of backup {made.capture.backup} has no schema; that of backup {other.backup} is used"
+    return replace(made, capture=other, warnings=(*made.warnings, passed))
+
+
+def with_readable(archive: Archive, made: RestorePlan) -> RestorePlan:
+    """Plan with the capture that serves now: of a salvage, one whose record can be read."""
+    if made.capture is None or not isinstance(archive, Salvage):
+        return made
+    return replace(made, capture=_recaptured(archive, made))
+
+
+def _recaptured(archive: Archive, made: RestorePlan, *, schema: bool = False) -> PlannedCapture | None:
     catalog = archive.catalog()
     whole = catalog.find(made.backup)
     line = catalog.line(whole if made.at is None else catalog.head(made.generation) or whole)
-    other = _captured(archive, line, made.cut_at, schema=True)
+    other = _captured(archive, line, made.cut_at, schema=schema)
     if other is None:
-        return made
-    chunks = find.chunks_of(archive, other)
-    capture = plan_capture(other, chunks, made.capture.keys, made.cut_at, [*made.chunks])
-    passed = f"the capture of backup {made.capture.backup} has no schema; that of backup {other.backup} is used"
-    return replace(made, capture=capture, warnings=(*made.warnings, passed))
+        return None
+    keys = archive.manifest(whole).capture
+    return plan_capture(other, find.chunks_of(archive, other), keys, made.cut_at, [*made.chunks])
 
 
 def _captured(archive: Archive, line: tuple[BackupName, ...], at: datetime, *, schema: bool = False) -> Manifest | None:

@@ -34,9 +34,11 @@ from zbackup.dsn import masked
 from zbackup.errors import NotSupported, TargetRefused, UsageError
 from zbackup.event import instant_text, parse_instant
 from zbackup.moment import Instant, OfBackup, RestorePoint
-from zbackup.plan import resolve, with_schema
+from zbackup.plan import resolve, with_readable, with_schema
 from zbackup.progress import Report, Step, Warned, silent
 from zbackup.recover import Recovered, make_room, recover
+from zbackup.salvage import Missing, Salvage, events_of, fit, identity, missing_of, persist, warn
+from zbackup.salvage import warnings as damage
 from zbackup.source import EventTable, collation_text
 from zbackup.survey import Survey, UnitOptions, refuse, survey
 from zbackup.unit import Unit, decide
@@ -60,6 +62,8 @@ class RestoreOptions:
     """undo first what an unfinished restore left"""
     events_only: bool = False
     """bring back the events table alone, with its key and indexes"""
+    skip_damaged: bool = False
+    """bring back what can be had where objects of the archive are damaged, and say what is missing"""
     unit: UnitOptions = DEFAULTS
 
 
@@ -89,6 +93,8 @@ class RestoreResult:
     """what to do now, in order; none where only the events were asked for"""
     notices: tuple[str, ...]
     """what people will notice"""
+    missing: tuple[Missing, ...] = ()
+    """what could not be read, with `skip_damaged`"""
 
 
 def restore(
@@ -114,6 +120,7 @@ def restore(
     options = options or RestoreOptions()
     _expect_effect(options)
     began = time.monotonic()
+    archive = Salvage.of(archive) if options.skip_damaged else archive
     plan = resolve(archive, point, generation=options.generation, report=report)
     report(Step("connect"))
     with target_errors(target), session(target) as connection:
@@ -124,9 +131,10 @@ def restore(
         plan = _as_begun(archive, connection, plan, options, report)
         check_positions(connection, plan)
         check_server(connection, plan)
-        there, plan, found = _look(archive, connection, plan, options)
+        there, plan, found = _look(archive, connection, plan, options, report)
         for warning in plan.warnings:
             report(Warned(warning))
+        warn(archive, report)
         if found is not None:
             refuse(found)
         run = _run(archive, plan, there, options)
@@ -135,8 +143,16 @@ def restore(
             changed = changed_since(connection, taken)
             for warning in changed:
                 report(Warned(warning))
-            logins = options.unit.auth_requests
-            return _result(plan, taken, began, done_before=True, warnings=changed, auth_requests=logins, target=target)
+            return _result(
+                plan,
+                taken,
+                began,
+                done_before=True,
+                warnings=changed,
+                auth_requests=options.unit.auth_requests,
+                target=target,
+                missing=missing_of(archive),
+            )
         if taken.moved_aside and taken.mode == "events":
             report(Warned(f"{taken.moved_aside} events of the system were moved to {SCHEMA}.{ASIDE}"))
         if found is not None and found.mode == "prepared":
@@ -167,6 +183,7 @@ def restore(
         warnings=warnings,
         auth_requests=options.unit.auth_requests,
         target=target,
+        missing=missing_of(archive),
     )
 
 
@@ -200,7 +217,8 @@ def preview(
         with connection.transaction(force_rollback=True):
             if options.restart:
                 give_up(connection)
-            there, plan, found = _look(archive, connection, plan, options)
+            there, plan, found = _look(archive, connection, plan, options, report)
+            warn(archive, report)
             examine(connection, plan, _run(archive, plan, there, options), _pre_data(archive, found))
     return decide(found) if found is not None else None
 
@@ -236,10 +254,10 @@ def _expect_effect(options: RestoreOptions) -> None:
 
 
 def _look(
-    archive: Archive, connection: Connection, plan: RestorePlan, options: RestoreOptions
+    archive: Archive, connection: Connection, plan: RestorePlan, options: RestoreOptions, report: Report
 ) -> tuple[Target, RestorePlan, Survey | None]:
     """
-    Tell what the target is and what would come back beside the events; the plan fits the target then.
+    Tell what the target is and what would come back beside the events; the plan fits target and archive then.
 
     Raises TargetRefused, UsageError.
     """
@@ -250,8 +268,8 @@ def _look(
             hint="Give an empty database. --events-only goes on with that, --restart gives up what is not finished.",
         )
     if there.mode == "events":
-        return there, plan, None
-    fitting = with_schema(archive, plan) if there.mode == "empty" else plan
+        return there, fit(archive, replace(plan, capture=None), options.jobs, report), None
+    fitting, found = persist(archive, lambda: _look_beside(archive, plan, there, options, report))
     source, ours = plan.source, read_collation(connection)
     wanted = collation_text(source.locale_provider, source.collation, source.ctype, source.icu_locale)
     if ours != wanted:
@@ -260,7 +278,20 @@ def _look(
             "find some again"
         )
         fitting = replace(fitting, warnings=(*fitting.warnings, other))
-    return there, fitting, survey(archive, fitting, there, options.unit)
+    return there, fitting, found
+
+
+def _look_beside(
+    archive: Archive, plan: RestorePlan, target: Target, options: RestoreOptions, report: Report
+) -> tuple[RestorePlan, Survey]:
+    plan = with_readable(archive, plan)
+    fitting = with_schema(archive, plan) if target.mode == "empty" else plan
+    fitting = fit(archive, fitting, options.jobs, report)
+    found = survey(archive, fitting, target, options.unit)
+    if options.skip_damaged and target.mode == "empty":
+        for text in filter(None, (found.record.pre_data, found.record.post_data)):
+            archive.text(text)
+    return fitting, found
 
 
 def _pre_data(archive: Archive, found: Survey | None) -> bytes | None:
@@ -280,6 +311,10 @@ def _built(plan: RestorePlan, found: Survey | None) -> EventTable:
 
 def _run(archive: Archive, plan: RestorePlan, target: Target, options: RestoreOptions) -> Run:
     capture = plan.capture if target.mode != "events" else None
+    missing = missing_of(archive)
+    digest = plan.digest if capture is None else _digest(plan, capture.ref.sha256, options.unit)
+    if missing:
+        digest = hashlib.sha256(json.dumps([digest, identity(missing)]).encode()).hexdigest()
     return Run(
         run=names.backup_id(datetime.now(UTC), secrets.token_hex(4)),
         archive=archive.record.archive,
@@ -287,10 +322,12 @@ def _run(archive: Archive, plan: RestorePlan, target: Target, options: RestoreOp
         generation=plan.generation,
         point=plan.point,
         at=instant_text(plan.at) if plan.at else None,
-        digest=plan.digest if capture is None else _digest(plan, capture.ref.sha256, options.unit),
+        digest=digest,
         mode=target.mode,
         capture=capture.backup if capture else None,
-        options=str(options.unit),
+        options=" ".join(filter(None, (str(options.unit), "--skip-damaged" if missing else ""))),
+        damaged=len(missing),
+        missing=events_of(missing),
     )
 
 
@@ -326,6 +363,7 @@ def _result(
     warnings: Iterable[str] = (),
     auth_requests: bool = False,
     target: str = "",
+    missing: tuple[Missing, ...] = (),
 ) -> RestoreResult:
     return RestoreResult(
         events=receipt.events,
@@ -339,10 +377,11 @@ def _result(
         proof=receipt.proof,
         seconds=round(time.monotonic() - began, 3),
         moved_aside=receipt.moved_aside,
-        warnings=(*plan.warnings, *warnings),
+        warnings=(*plan.warnings, *warnings, *damage(missing)),
         done_before=done_before,
         mode=receipt.mode,
         recovered=recovered,
         next_steps=_next_steps(receipt, target) if receipt.mode != "events" else (),
         notices=notices(cut=receipt.at is not None, auth_requests=auth_requests) if receipt.mode != "events" else (),
+        missing=missing,
     )

@@ -7,7 +7,7 @@ the head by a fixed rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,11 +20,17 @@ from zbackup.event import BEGINNING
 class Catalog:
     entries: tuple[BackupName, ...]
     """in the order of their numbers"""
+    unread: tuple[BackupName, ...] = ()
+    """those that are passed over: they link others, and answer for nothing"""
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> Catalog:
-        """Read manifest names. Raises Damaged for one that is none."""
-        return cls(tuple(sorted((BackupName.parse(name) for name in names), key=rank)))
+    def of(cls, names: Iterable[str], unread: Collection[str] = ()) -> Catalog:
+        """Read manifest names; those in `unread` are passed over. Raises Damaged for one that is none."""
+        entries = sorted((BackupName.parse(name) for name in names), key=rank)
+        return cls(
+            tuple(entry for entry in entries if str(entry) not in unread),
+            tuple(entry for entry in entries if str(entry) in unread),
+        )
 
     def heads(self) -> tuple[BackupName, ...]:
         """Return the newest backup of each generation, the newest first."""
@@ -45,14 +51,14 @@ class Catalog:
 
     def line(self, head: BackupName) -> tuple[BackupName, ...]:
         """Return a backup and those it continues, oldest first; what was pruned ends the line."""
-        by_random = {(entry.generation, entry.random): entry for entry in self.entries}
+        by_random = {(entry.generation, entry.random): entry for entry in (*self.entries, *self.unread)}
         line = [head]
         while line[-1].parent is not None:
             parent = by_random.get((head.generation, line[-1].parent))
             if parent is None or rank(parent) >= rank(line[-1]):
                 break
             line.append(parent)
-        return tuple(reversed(line))
+        return tuple(entry for entry in reversed(line) if entry not in self.unread)
 
     def strays(self, head: BackupName) -> tuple[BackupName, ...]:
         """Return backups of the head's generation that its line does not hold: runs that raced another."""
@@ -61,8 +67,9 @@ class Catalog:
 
     def find(self, backup: str) -> BackupName:
         """Return a backup by its id or an unambiguous part of it. Raises UsageError."""
-        found = [entry for entry in self.entries if entry.backup == backup]
-        found = found or [entry for entry in self.entries if backup and backup in entry.backup]
+        entries = (*self.entries, *self.unread)
+        found = [entry for entry in entries if entry.backup == backup]
+        found = found or [entry for entry in entries if backup and backup in entry.backup]
         if len(found) == 1:
             return found[0]
         problem = "names no backup" if not found else f"could be {len(found)} backups"

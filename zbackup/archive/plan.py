@@ -57,6 +57,8 @@ class PlannedCapture:
     """of the plan, those that its backup does not have"""
     keys: CaptureRef | None
     """of the backup that answers: encryption keys are part of every backup"""
+    lost: int = 0
+    """events that its backup held and that cannot be read any more"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,12 @@ class Job:
             self._archive = Archive.open(self.store())
         return self._archive
 
+    def salvage(self) -> None:
+        """Let the archive of this command be one that gives what can be read of it."""
+        from zbackup.salvage import Salvage
+
+        self._archive = Salvage.open(self.store())
+
     def source(self) -> Connection:
         """Find the source's connection. Raises UsageError that names all the ways when there is none."""
         found = self.find_source()

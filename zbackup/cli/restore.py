@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from zbackup.cli import options
 from zbackup.cli.job import Job
 from zbackup.cli.plan import checked, refused, resolved
+from zbackup.errors import Findings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +19,13 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the plan, look whether the target takes it, and change nothing.")
 ]
 Restart = Annotated[bool, typer.Option("--restart", help="Undo first what an unfinished restore left.")]
+SkipDamaged = Annotated[
+    bool,
+    typer.Option(
+        "--skip-damaged",
+        help="Where the archive is damaged, bring back what can be had and list what is missing; exit code 34 then.",
+    ),
+]
 
 
 def restore(
@@ -33,6 +42,7 @@ def restore(
     masterkey_file: options.MasterkeyFile = None,
     proof: options.Proof = None,
     restart: Restart = False,
+    skip_damaged: SkipDamaged = False,
     jobs: options.Jobs = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
@@ -52,6 +62,9 @@ def restore(
 
         wanted = job.target() if not dry_run or job.settings.text("target") is not None else None
         chosen = chosen_options(job, generation, without or (), cold=cold, events_only=events_only, restart=restart)
+        if skip_damaged:
+            chosen = replace(chosen, skip_damaged=True)
+            job.salvage()
         masterkey = job.masterkey()
         made, found = checked(job, resolved(job, at, generation), masterkey)
         if dry_run:
@@ -64,6 +77,8 @@ def restore(
         assert wanted is not None
         result = use_case.restore(job.archive(), wanted, job.point(at), chosen, report=job.report)
         job.output.result("restore", restore_record(result), restore_lines(result))
+        if result.missing:
+            raise typer.Exit(Findings.exit_code)
 
 
 def chosen_options(

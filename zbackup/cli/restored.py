@@ -8,7 +8,7 @@ from zbackup.cli.records import Record, masterkey_word, plain
 from zbackup.cli.texts import columns, count, duration, pairs, size, warnings, when
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from zbackup.archive.plan import RestorePlan
     from zbackup.constraints import Comparison, ConstraintsAt
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from zbackup.inspect import ShownSchema
     from zbackup.recover import Recovered
     from zbackup.restore import RestoreResult
+    from zbackup.salvage import Missing
     from zbackup.unit import Unit
     from zbackup.zitadel.constraints import Difference
     from zbackup.zitadel.masterkey import MasterkeyCheck
@@ -72,7 +73,25 @@ def restore_record(result: RestoreResult) -> Record:
         "notices": list(result.notices),
         "warnings": list(result.warnings),
         "done_before": result.done_before,
+        "missing": [_missing_record(one) for one in result.missing],
     }
+
+
+def _missing_record(found: Missing) -> Record:
+    return {
+        "object": found.object,
+        "kind": found.kind,
+        "problem": found.problem,
+        "rows": found.rows,
+        "spans": plain(found.spans),
+        "instances": _counted(found.instances),
+        "aggregate_types": _counted(found.aggregate_types),
+        "events": plain(found.events),
+    }
+
+
+def _counted(rows: Mapping[str, int] | None) -> list[Record] | None:
+    return None if rows is None else [{"name": name, "rows": number} for name, number in rows.items()]
 
 
 def comparison_record(found: Comparison) -> Record:

@@ -63,6 +63,8 @@ def find_base(connection: Connection, plan: RestorePlan, capture: PlannedCapture
         return Base("it was made after the instant", 0, None, {})
     _find_since(connection, plan, capture.since)
     problem = _missing(connection, plan)
+    if capture.lost:
+        problem = f"{capture.lost} events that were in its tables cannot be read any more"
     since, first = one_row(connection, "SELECT count(*), min(created_at) FROM zbackup_since")
     late = connection.execute('SELECT instance_id, min("position") FROM zbackup_since GROUP BY instance_id').fetchall()
     return Base(problem, since, first, dict(late))

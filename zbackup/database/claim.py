@@ -184,7 +184,7 @@ def _resume(connection: Connection, plan: RestorePlan, asked: Run, found: dict[s
 
 def _what(run: Run | Receipt) -> str:
     if run.mode == "events":
-        return "the events only"
+        return "the events only" + (f", {run.options}" if run.options else "")
     return f"with the capture of {run.capture}" + (f", {run.options}" if run.options else "")
 
 

@@ -80,6 +80,8 @@ def publish(
             options=run.options,
             needed=needed,
             external=external or {},
+            damaged=run.damaged,
+            missing=run.missing,
         )
         connection.execute(
             sql.SQL("ALTER TABLE {} RENAME TO {}").format(relation(restoring(table)), sql.Identifier(EVENTS))

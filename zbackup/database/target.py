@@ -91,6 +91,10 @@ class Run:
     """those that were there, empty, and got objects"""
     options: str = ""
     """the flags that decide what comes back"""
+    damaged: int = 0
+    """objects that could not be read, with --skip-damaged"""
+    missing: int = 0
+    """events that are missing for that"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,10 @@ class Receipt:
     """the version of ZITADEL that the start needs, or a newer one"""
     external: dict[str, Any] = field(default_factory=dict[str, Any])
     """domain, port and security as setup noted them"""
+    damaged: int = 0
+    """objects that could not be read, with --skip-damaged"""
+    missing: int = 0
+    """events that are missing for that"""
 
     def text(self) -> str:
         return json.dumps({"zbackup": asdict(self)}, ensure_ascii=True)

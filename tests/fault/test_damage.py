@@ -1,0 +1,336 @@
+"""Damage to any object of an archive: found by verify, met by restore before anything is published."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.fix_archive import Backup, execute, newest, restored
+from tests.fix_whole import one
+from tests.fix_zitadel import add_user, found, set_state, zitadel
+from tests.history import fill, fill_state
+from zbackup.archive import names
+from zbackup.archive.archive import Archive
+from zbackup.archive.manifest import CaptureRef, ChunkRef, IndexRef, Log, ObjectRef
+from zbackup.archive.names import BackupName
+from zbackup.archive.table import LISTED
+from zbackup.errors import ArchiveError, Damaged, ObjectMissing, StoreError
+from zbackup.verify import Level, verify
+
+SMALL = 6 << 10
+"""Of objects up to this size every byte is flipped; of larger ones a sample."""
+
+SAMPLE = 400
+
+
+@dataclass
+class Damage:
+    """An archive in a folder, whose objects can be damaged for a while."""
+
+    archive: Archive
+    folder: Path
+
+    def names(self) -> list[str]:
+        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
+
+    def body(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    @contextmanager
+    def put(self, name: str, body: bytes | None) -> Iterator[None]:
+        """Let an object hold other bytes, or be gone."""
+        path, before = self.folder / name, self.body(name)
+        if body is None:
+            path.unlink()
+        else:
+            path.write_bytes(body)
+        try:
+            yield
+        finally:
+            path.write_bytes(before)
+
+    def findings(self, level: Level) -> str:
+        """Return what verify says, whether as findings or because it cannot begin."""
+        try:
+            archive = Archive.open(self.archive.store)
+            return " ".join(f"{one.object} {one.problem}" for one in verify(archive, level=level).findings)
+        except (ArchiveError, ObjectMissing) as error:
+            return error.message
+
+
+@pytest.fixture
+def damage(archive: Archive, database: str, back_up: Backup, tmp_path: Path) -> Damage:
+    """Several chunks, an index, captures with rows and a list of them, an amendment and a tail."""
+    zitadel(database)
+    with psycopg.connect(database) as connection:
+        fill(connection, events=900, seed=5)
+        found(connection, "i1")
+        fill_state(connection, assets=LISTED + 1)
+        set_state(connection, "projections.users14")
+    back_up(capture=True, chunk_bytes=96 << 10)
+    with psycopg.connect(database) as connection:
+        add_user(connection, "bob")
+    execute(database, "UPDATE eventstore.events2 SET owner = 'x' WHERE \"sequence\" = 2 AND aggregate_type = 'user'")
+    with psycopg.connect(database) as held:
+        add_user(held, "held")
+        with psycopg.connect(database) as connection:
+            add_user(connection, "tail")
+        back_up(capture=True, chunk_bytes=96 << 10)
+    made = newest(archive)
+    log = made.log.chunks
+    index = archive.put_index(made.backup, log[:2])
+    archive.commit(
+        replace(
+            made,
+            backup=made.backup[:-8] + "0000abcd",
+            number=made.number + 1,
+            parent=str(archive.catalog().head()),
+            log=Log((index,), log[2:]),
+        )
+    )
+    assert len(log) > 3
+    assert made.tail
+    assert made.amendments
+    return Damage(archive, tmp_path / "archive")
+
+
+def kind_of(name: str) -> str:
+    return name.split("/")[0] if not name.startswith(names.ROWS) else "rows"
+
+
+def flipped(body: bytes, at: int, bit: int = 0) -> bytes:
+    return body[:at] + bytes([body[at] ^ (1 << bit)]) + body[at + 1 :]
+
+
+def readers(archive: Archive) -> dict[str, Callable[[], object]]:
+    """Return for each object of the archive what a restore or a verification reads it by."""
+    calls: dict[str, Callable[[], object]] = {}
+
+    def drain(read: Callable[[], Iterator[bytes]]) -> int:
+        return sum(map(len, read()))
+
+    def add_chunk(chunk: ChunkRef) -> None:
+        calls[chunk.name] = partial(drain, partial(archive.read, chunk))
+
+    def add_index(ref: IndexRef) -> None:
+        calls[ref.name] = partial(archive.index, ref)
+
+    def add_capture(ref: CaptureRef) -> None:
+        calls[ref.name] = partial(archive.capture, ref)
+        record = archive.capture(ref)
+        for text in filter(None, (record.pre_data, record.post_data)):
+            calls[text.name] = partial(archive.text, text)
+        for table in record.tables:
+            if table.listed is not None:
+                calls[table.listed.name] = partial(archive.text, table.listed)
+            for part in table.parts:
+                add_part(part)
+
+    def add_part(part: ObjectRef) -> None:
+        calls[part.name] = partial(drain, partial(archive.read_object, part))
+
+    for entry in archive.catalog().entries:
+        calls[str(entry)] = partial(archive.manifest, entry)
+        manifest = archive.manifest(entry)
+        for index in manifest.log.indexes:
+            add_index(index)
+        for chunk in (*archive.chunks(manifest.log), *manifest.tail, *(c for a in manifest.amendments for c in a.rows)):
+            add_chunk(chunk)
+        if manifest.capture is not None:
+            add_capture(manifest.capture)
+    for name in archive.run_records():
+        calls[name] = partial(archive.run_record, name)
+    for stat in archive.store.list(names.ARCHIVES):
+        calls[stat.name] = partial(Archive.open, archive.store)
+    return calls
+
+
+def test_every_flipped_byte_and_every_length_is_met_by_its_reader(damage: Damage) -> None:
+    """
+    Whatever byte of an object is flipped, and wherever it ends too early, reading it raises Damaged with its name.
+    """
+    rng = random.Random(11)
+    calls = readers(damage.archive)
+    seen: set[str] = set()
+    tried = 0
+    assert calls.keys() == set(damage.names())
+    for name, read in calls.items():
+        if name.startswith(names.ROWS) and kind_of(name) in seen:
+            continue
+        body, path = damage.body(name), damage.folder / name
+        small = len(body) <= SMALL and kind_of(name) not in seen
+        seen.add(kind_of(name))
+        some = {0, len(body) - 1, *(rng.randrange(len(body)) for _ in range(SAMPLE // 10))}
+        if kind_of(name) == "events":
+            some |= {rng.randrange(len(body)) for _ in range(SAMPLE // 4)}
+        for at in range(len(body)) if small else sorted(some):
+            for bad in (flipped(body, at, rng.randrange(8)), body[:at]):
+                path.write_bytes(bad)
+                with pytest.raises(Damaged) as raised:
+                    read()
+                assert name in raised.value.message, (name, at, raised.value.message)
+                tried += 1
+        path.write_bytes(body)
+        assert read()
+    print(f"{tried} damages of {len(calls)} objects")
+    assert verify(damage.archive, level="full").ok
+
+
+def test_verify_names_what_is_damaged(damage: Damage) -> None:
+    """
+    `--quick` finds what is missing or has another length, the usual depth every changed byte; each by name.
+    """
+    rng = random.Random(3)
+    newest_name = str(damage.archive.catalog().head())
+    seen: set[str] = set()
+    for name in damage.names():
+        kind = kind_of(name)
+        if kind == "rows" and kind in seen:
+            continue
+        seen.add(kind)
+        body = damage.body(name)
+        with damage.put(name, flipped(body, rng.randrange(len(body)))):
+            assert name in damage.findings("default"), name
+        # What no backup names is read by its own digest only, and no digest tells that it is gone.
+        unnamed = kind in {"runs", "archive", "manifests"}
+        for length in {0, len(body) - 1}:
+            with damage.put(name, body[:length]):
+                assert name in damage.findings("default" if kind == "runs" else "quick"), (name, length)
+        with damage.put(name, None):
+            assert unnamed or name in damage.findings("quick"), name
+    with damage.put(newest_name, None):
+        assert not damage.findings("full")
+
+
+def objects_of(damage: Damage) -> dict[str, str]:
+    """Choose for each role in the newest backup the object that plays it."""
+    archive = damage.archive
+    entries = archive.catalog().entries
+    manifest = newest(archive)
+    index = archive.index(manifest.log.indexes[0])
+    assert manifest.capture is not None
+    record = archive.capture(manifest.capture)
+    assert record.pre_data is not None
+    assert record.post_data is not None
+    tables = {f"{table.schema}.{table.name}": table for table in record.tables}
+    assets = tables["system.assets"]
+    assert assets.listed is not None
+    return {
+        "manifest": str(entries[-1]),
+        "index": manifest.log.indexes[0].name,
+        "first chunk": index[0].name,
+        "last chunk": manifest.log.chunks[-1].name,
+        "tail": manifest.tail[0].name,
+        "capture": manifest.capture.name,
+        "schema before the data": record.pre_data.name,
+        "schema after the data": record.post_data.name,
+        "keys": tables["system.encryption_keys"].parts[0].name,
+        "list of rows": assets.listed.name,
+        "row": assets.parts[5].name,
+        "states": tables["projections.current_states"].parts[0].name,
+        "constraints": tables["eventstore.unique_constraints"].parts[0].name,
+    }
+
+
+BESIDE = {
+    "capture", "schema before the data", "schema after the data", "keys", "list of rows", "row", "states",
+    "constraints",
+}  # fmt: skip
+"""what a restore of the events alone never reads"""
+
+
+@pytest.mark.parametrize("events_only", [True, False], ids=["events only", "whole"])
+def test_a_restore_meets_damage_before_it_publishes(
+    damage: Damage, new_database: Callable[[], str], events_only: bool
+) -> None:
+    """
+    Each object that a restore reads, damaged, cut or gone, stops it with the object's name; nothing is published.
+    """
+    rng = random.Random(7)
+    target = new_database()
+    for role, name in objects_of(damage).items():
+        body = damage.body(name)
+        middle = rng.randrange(1, len(body) - 1)
+        for bad in (flipped(body, middle), body[:middle], None):
+            if bad is None and role == "manifest":
+                continue
+            if events_only and role in BESIDE:
+                continue
+            with damage.put(name, bad), pytest.raises((Damaged, ObjectMissing)) as raised:
+                restored(damage.archive, target, events_only=events_only, restart=True)
+            assert name in raised.value.message, (role, raised.value.message)
+            assert one(target, "SELECT to_regclass('eventstore.events2') IS NULL")
+    restored(damage.archive, target, events_only=events_only, restart=True)
+
+
+def test_a_restore_of_events_never_needs_what_is_beside_them(damage: Damage, new_database: Callable[[], str]) -> None:
+    """
+    Captures, their tables, run records and older manifests may all be gone: the events come back.
+    """
+    head = str(damage.archive.catalog().head())
+    kept = {stat.name for stat in damage.archive.store.list(names.EVENTS)} | {
+        newest(damage.archive).log.indexes[0].name
+    }
+    for name in damage.names():
+        if name not in kept | {head}:
+            (damage.folder / name).unlink()
+    target = new_database()
+
+    assert newest(damage.archive).sealed.rows < restored(damage.archive, target, f"backup:{head[21:45]}").events
+
+
+def test_records_put_in_each_others_place_are_met(damage: Damage, new_database: Callable[[], str]) -> None:
+    """
+    Two chunks swapped, and an old manifest under the newest one's name, are found by verify and by restore.
+    """
+    target = new_database()
+    roles = objects_of(damage)
+    first, last = roles["first chunk"], roles["last chunk"]
+    with damage.put(first, damage.body(last)), damage.put(last, damage.body(first)):
+        said = damage.findings("default")
+        assert first in said
+        assert last in said
+        with pytest.raises(Damaged, match=f"{first}|{last}"):
+            restored(damage.archive, target)
+    old = str(damage.archive.catalog().entries[0])
+    with damage.put(roles["manifest"], damage.body(old)):
+        assert roles["manifest"] in damage.findings("quick")
+        with pytest.raises(Damaged, match=roles["manifest"]):
+            restored(damage.archive, target, restart=True)
+    assert one(target, "SELECT to_regclass('eventstore.events2') IS NULL")
+
+
+def test_an_older_listing_is_an_older_archive(damage: Damage, new_database: Callable[[], str]) -> None:
+    """
+    Without its newest manifests an archive is what it was before: it verifies, and only its leftovers tell.
+    """
+    entries = damage.archive.catalog().entries
+    for entry in entries[1:]:
+        (damage.folder / str(entry)).unlink()
+
+    result = verify(damage.archive, level="full")
+
+    assert result.ok
+    assert result.orphans
+    assert entries[0].backup == restored(damage.archive, new_database()).backup
+
+
+def test_names_lead(damage: Damage) -> None:
+    """
+    A manifest under the name of another backup is refused even where its digest is in the name.
+    """
+    entry = damage.archive.catalog().entries[-1]
+    other = str(replace(entry, number=entry.number + 1))
+    (damage.folder / other).write_bytes(damage.body(str(entry)))
+
+    with pytest.raises(Damaged, match=other):
+        damage.archive.manifest(BackupName.parse(other))
+    with pytest.raises((Damaged, StoreError), match=other):
+        restored(damage.archive, "host=127.0.0.1")
