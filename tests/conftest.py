@@ -7,4 +7,5 @@ pytest_plugins = [
     "tests.fix_whole",
     "tests.fix_writers",
     "tests.fix_zitadel",
+    "tests.fix_damage",
 ]

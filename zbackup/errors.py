@@ -17,7 +17,7 @@ What can go wrong, one class per exit code.
         Damaged                       31   bytes are not what they were
       OutsideWindow                   32   no backup answers for that point in time
       Different                       33   the source differs from the archive (verify --source)
-      Findings                        34   verify or doctor found something
+      Findings                        34   doctor found something, or restore --skip-damaged left something out
       Busy                            40   another run holds the lease
       Interrupted                     130  Ctrl-C or SIGTERM
 

