@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from zbackup.cli.records import Record, masterkey_word, plain
 from zbackup.cli.texts import columns, count, duration, pairs, size, warnings, when
+from zbackup.salvage import warnings as damage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -189,6 +190,10 @@ def restore_lines(result: RestoreResult) -> Iterator[str]:
         yield from _edits(found)
     if result.next_steps:
         yield from _aftermath(result)
+    if result.missing:
+        yield ""
+        yield "NOT WHOLE:"
+        yield from (f"  {text}" for text in damage(result.missing))
 
 
 def comparison_lines(found: Comparison) -> Iterator[str]:
