@@ -240,3 +240,26 @@ def test_config_shows_a_source_that_no_setting_names(zbackup: Zbackup, monkeypat
 def source_line(ran: Ran) -> str:
     assert ran.code == 0
     return next(" ".join(line.split()) for line in ran.out.splitlines() if line.startswith("source"))
+
+
+def test_a_damaged_archive_gives_what_it_has_and_never_looks_whole(
+    zbackup: Zbackup, archive: str, new_database: Callable[[], str]
+) -> None:
+    """
+    Without the flag a damaged chunk stops the restore; with it the rest comes back, with an exit code of its own.
+    """
+    chunk = max(Path(archive).glob("events/*/*.zst"), key=lambda path: path.stat().st_size)
+    chunk.unlink()
+    next(Path(archive).glob("archive/*")).write_bytes(b"{}")
+    restore, target = ("restore", "--archive", archive, "--events-only", "--target"), new_database()
+    assert zbackup(*restore, target).code == 31
+
+    ran = zbackup(*restore, target, "--skip-damaged")
+    again = zbackup(*restore, target, "--skip-damaged", "--json")
+
+    assert (ran.code, again.code) == (34, 34)
+    assert "the archive is damaged: 2 objects" in ran.err
+    assert "the archive is damaged: 2 objects" in ran.out
+    assert chunk.name in ran.out
+    assert {"events", "record"} == {one["kind"] for one in again.result["missing"]}
+    assert zbackup(*restore, new_database(), "--skip-damaged", "--dry-run").code == 0
