@@ -27,6 +27,7 @@ MOST_MEMORY = 300 << 20
 """bytes of a whole process that reads a bomb"""
 
 Json = dict[str, Any]
+Change = Callable[[Json], object]
 SNAPSHOT = STARTED + timedelta(days=1)
 
 COMMANDS = ("list", "show", "plan", "verify --full")
@@ -58,7 +59,7 @@ class Forger:
         path.write_bytes(body)
         return ObjectRef(name, hashlib.sha256(body).hexdigest(), len(body))
 
-    def commit(self, change: Callable[[Json], None]) -> None:
+    def commit(self, change: Change) -> None:
         """Make the backup's manifest say something else."""
         plain: Json = json.loads(codec.dump(self.manifest))
         change(plain)
@@ -147,26 +148,26 @@ def test_a_chunk_can_only_be_a_chunk(forger: Forger, name: str) -> None:
     refused(forger, "manifests/")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda plain: plain.update(number=10**30),
-        lambda plain: plain["log"]["chunks"][0].update(rows=-1),
-        lambda plain: plain["log"]["chunks"][0].update(stored_bytes=10**15),
-        lambda plain: plain["log"]["chunks"][0].update(stored_bytes=3),
-        lambda plain: plain["log"]["chunks"][0].update(positions=["NaN", "1"]),
-        lambda plain: plain["log"]["chunks"][0].update(positions=["1e999999999", "1e999999999"]),
-        lambda plain: plain["log"]["chunks"][0].update(lo="2026-01-01T00:00:00"),
-        lambda plain: plain["log"]["chunks"][0].update(hi="0001-01-01T00:00:00+14:00"),
-        lambda plain: plain["log"]["chunks"][0].update(first=["x"] * 7),
-        lambda plain: plain["log"]["chunks"][0].update(first=["2026-01-01T00:00:00Z", "1e999999999", *"1iaa1"]),
-        lambda plain: plain["log"]["chunks"][0].update(sha256="0" * 63),
-        lambda plain: plain["horizon"].update(margin_seconds="NaN"),
-        lambda plain: plain.update(warnings="x"),
-        lambda plain: plain.update(parent="../../manifest"),
-    ],
-)
-def test_numbers_that_no_database_had(forger: Forger, change: Callable[[Json], None]) -> None:
+NUMBERS: list[Change] = [
+    lambda plain: plain.update(number=10**30),
+    lambda plain: plain["log"]["chunks"][0].update(rows=-1),
+    lambda plain: plain["log"]["chunks"][0].update(stored_bytes=10**15),
+    lambda plain: plain["log"]["chunks"][0].update(stored_bytes=3),
+    lambda plain: plain["log"]["chunks"][0].update(positions=["NaN", "1"]),
+    lambda plain: plain["log"]["chunks"][0].update(positions=["1e999999999", "1e999999999"]),
+    lambda plain: plain["log"]["chunks"][0].update(lo="2026-01-01T00:00:00"),
+    lambda plain: plain["log"]["chunks"][0].update(hi="0001-01-01T00:00:00+14:00"),
+    lambda plain: plain["log"]["chunks"][0].update(first=["x"] * 7),
+    lambda plain: plain["log"]["chunks"][0].update(first=["2026-01-01T00:00:00Z", "1e999999999", *"1iaa1"]),
+    lambda plain: plain["log"]["chunks"][0].update(sha256="0" * 63),
+    lambda plain: plain["horizon"].update(margin_seconds="NaN"),
+    lambda plain: plain.update(warnings="x"),
+    lambda plain: plain.update(parent="../../manifest"),
+]
+
+
+@pytest.mark.parametrize("change", NUMBERS)
+def test_numbers_that_no_database_had(forger: Forger, change: Change) -> None:
     """
     Huge, negative, endless and odd values are refused, naming the manifest.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 import pytest
 
@@ -18,18 +19,26 @@ from zbackup.inspect import shown_schema
 from zbackup.source import EventTable, Index
 
 New = Callable[[], str]
+Edit = Callable[[EventTable], EventTable]
+
+
+class Forge(Protocol):
+    def __call__(
+        self, change: Callable[[Capture, TableSink], Capture] | None = None, table: Edit | None = None
+    ) -> Manifest: ...
+
 
 EVIL = b"COPY eventstore.t FROM PROGRAM 'touch /tmp/never';"
 
 
 @pytest.fixture
-def forge(archive: Archive, back_up: Backup, source: str) -> Callable[..., Manifest]:
+def forge(archive: Archive, back_up: Backup, source: str) -> Forge:
     """Commit a backup beside a real one, which says something else with digests that fit."""
     back_up(source, capture=True)
 
     def commit(
         change: Callable[[Capture, TableSink], Capture] | None = None,
-        table: Callable[[EventTable], EventTable] | None = None,
+        table: Edit | None = None,
     ) -> Manifest:
         manifest = newest(archive)
         assert manifest.capture is not None
@@ -49,9 +58,7 @@ def untouched(dsn: str) -> bool:
     return one(dsn, "SELECT count(*) = 0 FROM pg_namespace WHERE nspname IN ('eventstore', 'system', 'projections')")
 
 
-def test_other_statements_in_the_schema_text_are_refused(
-    archive: Archive, forge: Callable[..., Manifest], new_database: New
-) -> None:
+def test_other_statements_in_the_schema_text_are_refused(archive: Archive, forge: Forge, new_database: New) -> None:
     """
     A COPY from a program in the text of a table is named; show prints it for review, and says so.
     """
@@ -78,7 +85,7 @@ def test_other_statements_in_the_schema_text_are_refused(
     "name", [("pg_catalog", "pg_authid"), ("public", "x"), ("eventstore", "zbackup_ledger"), ("eventstore", "events2")]
 )
 def test_rows_for_other_tables_are_refused(
-    archive: Archive, forge: Callable[..., Manifest], new_database: New, name: tuple[str, str]
+    archive: Archive, forge: Forge, new_database: New, name: tuple[str, str]
 ) -> None:
     """
     Rows of a capture go to tables of ZITADEL, not to roles, strangers, or what the restore itself goes by.
@@ -99,19 +106,19 @@ def test_rows_for_other_tables_are_refused(
 SQL = "int); DROP DATABASE postgres; --"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda table: replace(table, key=f"PRIMARY KEY (instance_id){SQL}"),
-        lambda table: replace(table, indexes=(Index("i", False, f"btree (creator); {SQL}"),)),
-        lambda table: replace(table, columns=(replace(table.columns[0], type=SQL), *table.columns[1:])),
-        lambda table: replace(table, name="events3"),
-        lambda table: replace(table, attributes=(*table.attributes, SQL)),
-        lambda table: replace(table, key_name=""),
-    ],
-)
+DESCRIPTIONS: list[Edit] = [
+    lambda table: replace(table, key=f"PRIMARY KEY (instance_id){SQL}"),
+    lambda table: replace(table, indexes=(Index("i", False, f"btree (creator); {SQL}"),)),
+    lambda table: replace(table, columns=(replace(table.columns[0], type=SQL), *table.columns[1:])),
+    lambda table: replace(table, name="events3"),
+    lambda table: replace(table, attributes=(*table.attributes, SQL)),
+    lambda table: replace(table, key_name=""),
+]
+
+
+@pytest.mark.parametrize("change", DESCRIPTIONS)
 def test_sql_in_the_description_of_the_events_is_refused(
-    archive: Archive, forge: Callable[..., Manifest], new_database: New, change: Callable[[EventTable], EventTable]
+    archive: Archive, forge: Forge, new_database: New, change: Edit
 ) -> None:
     """
     Types, key, indexes and names of a manifest are held against known shapes before SQL is made of them.
@@ -126,7 +133,7 @@ def test_sql_in_the_description_of_the_events_is_refused(
     assert untouched(target)
 
 
-def test_names_with_sql_in_them_are_names(archive: Archive, forge: Callable[..., Manifest], new_database: New) -> None:
+def test_names_with_sql_in_them_are_names(archive: Archive, forge: Forge, new_database: New) -> None:
     """
     An index may be called anything: it is quoted.
     """
