@@ -232,13 +232,15 @@ HEADER = skippable(HEADER_MAGIC, b'{"format":1,"table":"t","columns":["a"],"sour
 
 
 def trailer(**values: object) -> bytes:
-    said = {"rows": 1, "raw_bytes": 1, "raw_sha256": "0" * 64, "first": [], "last": [], "frames": []}
+    said: Json = {"rows": 1, "raw_bytes": 1, "raw_sha256": "0" * 64, "first": [], "last": [], "frames": []}
     body = json.dumps({**said, "instances": {}, "aggregate_types": {}, **values}).encode()
     return skippable(TRAILER_MAGIC, body + struct.pack("<I", len(body)) + TRAILER_MARK)
 
 
-FRAME = {"offset": 0, "stored_bytes": 1, "raw_bytes": 1, "rows": 1, "least": "1", "greatest": "1"}
-FRAME |= {"first": "2026-01-01 00:00:00+00", "last": "2026-01-01 00:00:00+00"}
+FRAME = {
+    "offset": 0, "stored_bytes": 1, "raw_bytes": 1, "rows": 1, "least": "1", "greatest": "1",
+    "first": "2026-01-01 00:00:00+00", "last": "2026-01-01 00:00:00+00",
+}  # fmt: skip
 
 CHUNKS = {
     "bomb": HEADER + zeros(2 << 30) + trailer(),
