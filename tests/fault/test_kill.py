@@ -418,7 +418,7 @@ def state_of(dsn: str) -> State:
 
 def told(result: dict[str, Any]) -> dict[str, Any]:
     """Return what a restore says that two of them must say alike."""
-    keys = ("events", "at", "final", "withheld", "added", "generation", "backup", "proof", "mode", "next_steps")
+    keys = ("events", "at", "final", "withheld", "added", "generation", "backup", "proof", "mode")
     return {key: result[key] for key in keys}
 
 
