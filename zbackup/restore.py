@@ -203,8 +203,10 @@ def preview(
         if options.events_only:
             return None
         assumed = Target("empty", "assumed, for no target is given", {}, ())
+        fitting = with_schema(archive, plan)
+        _warn_anew(plan, fitting, report)
         try:
-            return decide(survey(archive, with_schema(archive, plan), assumed, options.unit))
+            return decide(survey(archive, fitting, assumed, options.unit))
         except (TargetRefused, NotSupported) as error:
             report(Warned(error.message, error.hint))
             return None
@@ -217,10 +219,18 @@ def preview(
         with connection.transaction(force_rollback=True):
             if options.restart:
                 give_up(connection)
-            there, plan, found = _look(archive, connection, plan, options, report)
+            there, fitting, found = _look(archive, connection, plan, options, report)
+            _warn_anew(plan, fitting, report)
             warn(archive, report)
-            examine(connection, plan, _run(archive, plan, there, options), _pre_data(archive, found))
+            examine(connection, fitting, _run(archive, fitting, there, options), _pre_data(archive, found))
     return decide(found) if found is not None else None
+
+
+def _warn_anew(made: RestorePlan, fitting: RestorePlan, report: Report) -> None:
+    """Report what fitting a plan to its target found; who made the plan shows the rest."""
+    for warning in fitting.warnings:
+        if warning not in made.warnings:
+            report(Warned(warning))
 
 
 def _as_begun(

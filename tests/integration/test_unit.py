@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from zbackup.archive.archive import Archive
 from zbackup.database.embedded import EmbeddedPostgres
 from zbackup.errors import TargetRefused, UsageError
 from zbackup.event import instant_text
+from zbackup.moment import parse_point
+from zbackup.plan import plan
+from zbackup.progress import Progress, Warned
+from zbackup.restore import RestoreOptions, preview
 from zbackup.survey import UnitOptions
 
 # Modes
@@ -683,10 +688,16 @@ def test_another_collation_is_a_warning(
     archive: Archive, source: str, back_up: Backup, database_like: Callable[[str], str]
 ) -> None:
     """
-    Names are lower-cased by the database: a target that does it otherwise is said to.
+    Names are lower-cased by the database: a target that does it otherwise is said to, by a plan too.
     """
     back_up(capture=True)
+    target = database_like("main")
+    seen: list[Progress] = []
 
-    result = restored(archive, database_like("main"), events_only=False)
+    made = plan(archive, parse_point("latest", datetime.now(UTC)))
+    preview(archive, target, made, RestoreOptions(), report=seen.append)
+    result = restored(archive, target, events_only=False)
 
-    assert any("collation is libc C, the source's is libc C.UTF-8" in warning for warning in result.warnings)
+    other = "collation is libc C, the source's is libc C.UTF-8"
+    assert any(other in warning for warning in result.warnings)
+    assert [event.message for event in seen if isinstance(event, Warned) and other in event.message]
