@@ -297,11 +297,7 @@ def _look_beside(
     plan = with_readable(archive, plan)
     fitting = with_schema(archive, plan) if target.mode == "empty" else plan
     fitting = fit(archive, fitting, options.jobs, report)
-    found = survey(archive, fitting, target, options.unit)
-    if options.skip_damaged and target.mode == "empty":
-        for text in filter(None, (found.record.pre_data, found.record.post_data)):
-            archive.text(text)
-    return fitting, found
+    return fitting, survey(archive, fitting, target, options.unit)
 
 
 def _pre_data(archive: Archive, found: Survey | None) -> bytes | None:
