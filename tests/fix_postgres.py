@@ -8,8 +8,8 @@ starts its own server with `start_postgres`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import psycopg
@@ -69,15 +69,15 @@ def postgres(servers: Callable[[int], EmbeddedPostgres], pg_version: int) -> Emb
     return servers(pg_version)
 
 
-@pytest.fixture
-def new_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], str]]:
-    """Make empty databases, return the DSN of each; they are dropped after the test."""
+@contextmanager
+def databases(postgres: EmbeddedPostgres) -> Generator[Callable[[str], str]]:
+    """Make empty databases with options of CREATE DATABASE, return the DSN of each; they are dropped at the end."""
     made: list[str] = []
 
-    def new() -> str:
+    def new(options: str) -> str:
         name = f"zb{next(_numbers)}"
         with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
-            connection.execute(SQL("CREATE DATABASE {} TEMPLATE template0").format(Identifier(name)))
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 {options}".encode())
         made.append(name)
         return postgres.dsn(name)
 
@@ -85,6 +85,13 @@ def new_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], str]]:
     with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
         for name in made:
             connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
+
+
+@pytest.fixture
+def new_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], str]]:
+    """Make empty databases, return the DSN of each; they are dropped after the test."""
+    with databases(postgres) as new:
+        yield lambda: new("")
 
 
 @pytest.fixture

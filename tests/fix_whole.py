@@ -7,7 +7,6 @@ instant, other tables those of the end. Databases have the collation of the serv
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,9 +15,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import Identifier
 
 from tests import fixture_data
+from tests.fix_postgres import databases
 from tests.fixture_data import Truth, columns
 from zbackup.database.embedded import EmbeddedPostgres
 from zbackup.zitadel.constraints import COLUMNS
@@ -32,29 +32,19 @@ COLLATIONS = {
     "main": "LC_COLLATE 'C' LC_CTYPE 'C'",
 }
 
-_numbers = itertools.count()
-
 
 @pytest.fixture
 def database_like(postgres: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
     """Make empty databases with the collation of a version's fixture; they are dropped after the test."""
-    made: list[str] = []
+    with databases(postgres) as new:
 
-    def new(version: str) -> str:
-        name = f"like{next(_numbers)}"
-        with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
-            statement = f"CREATE DATABASE {name} TEMPLATE template0 {COLLATIONS[version]}"
+        def like(version: str) -> str:
             try:
-                connection.execute(statement.encode())
+                return new(COLLATIONS[version])
             except psycopg.errors.FeatureNotSupported:
                 pytest.skip("this PostgreSQL has no ICU")
-        made.append(name)
-        return postgres.dsn(name)
 
-    yield new
-    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
-        for name in made:
-            connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
+        yield like
 
 
 @dataclass
