@@ -83,6 +83,7 @@ _TABLE = (
         timedelta(seconds=30),
     ),
     Known("standby_lag", "duration", "Assumed lag of a standby without --fence.", timedelta(seconds=60)),
+    Known("wait", "duration", "Longest wait for another run on the same archive to end.", timedelta(0)),
     Known("lock_timeout", "duration", "Longest wait for a lock in the source.", timedelta(seconds=30)),
     Known("pg_dump", "text", "The pg_dump to use, instead of the newest that is found."),
     Known("spool", "text", "Folder for chunks on their way, instead of the system's temporary folder."),

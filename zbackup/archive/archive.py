@@ -8,6 +8,7 @@ import struct
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import datetime
 
 import zstandard
 
@@ -22,12 +23,13 @@ from zbackup.archive.manifest import (
     CaptureRef,
     ChunkRef,
     IndexRef,
+    Lease,
     Log,
     Manifest,
     ObjectRef,
     RunRecord,
 )
-from zbackup.archive.names import BackupName
+from zbackup.archive.names import BackupName, LeaseName
 from zbackup.archive.reader import ChunkReader, check_trailer
 from zbackup.errors import ArchiveError, Damaged, NotSupported, ObjectMissing
 from zbackup.store.base import Stat, Store
@@ -136,6 +138,30 @@ class Archive:
     def run_record(self, name: str) -> RunRecord:
         """Read a run record and prove it. Raises Damaged."""
         return codec.load(_proved(self.store, name), RunRecord, name)
+
+    # Leases
+
+    def put_lease(self, lease: Lease) -> LeaseName:
+        body = codec.dump(lease)
+        name = LeaseName(lease.run, lease.until, hashlib.sha256(body).hexdigest())
+        self.put(str(name), body)
+        return name
+
+    def release(self, lease: LeaseName) -> None:
+        """End the newest lease of a run. Nothing is removed."""
+        self.put(str(replace(lease, sha256=None)), b"{}\n")
+
+    def leases(self, first: datetime, last: datetime) -> list[LeaseName]:
+        """Return the newest lease of each run that did not release it, of those that end between two instants."""
+        hours = dict.fromkeys(map(names.leases_of, (first, last)))
+        found = [LeaseName.parse(stat.name) for hour in hours for stat in self.store.list(hour)]
+        newest = {lease.run: lease for lease in sorted(filter(None, found), key=lambda lease: lease.until)}
+        released = {lease.run for lease in found if lease and lease.sha256 is None}
+        return [lease for run, lease in newest.items() if run not in released and first < lease.until]
+
+    def lease(self, name: LeaseName) -> Lease:
+        """Read a lease and prove it. Raises ObjectMissing, Damaged."""
+        return codec.load(_proved(self.store, str(name)), Lease, str(name))
 
     # Logs
 

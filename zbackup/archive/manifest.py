@@ -181,6 +181,22 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """That a run is at work and wants no other beside it. It only saves work; nothing relies on it."""
+
+    format: int
+    run: str
+    what: str
+    """the command"""
+    host: str
+    process: str | None
+    """names a process of a machine for ever (process.py)"""
+    since: datetime
+    until: datetime
+    """both by the store's clock"""
+
+
+@dataclass(frozen=True, slots=True)
 class ArchiveRecord:
     """What makes a folder or a bucket's prefix an archive."""
 

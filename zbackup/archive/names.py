@@ -3,6 +3,8 @@ Names of the objects of an archive.
 
     archive/<archive id>-<digest>.json        what makes a folder an archive; written by init
     runs/<backup>-<digest>.json               run record, before the first chunk
+    leases/<hour>/<run>_<until>-<digest>.json     until when a run wants no other beside it
+    leases/<hour>/<run>_released.json             that it does not any more
     events/<backup>/<slice>.<part>[e]-<digest>.zst   sealed chunks and tails; `e` ends its slice
     tables/<xx>/<digest>.zst                  rows of captured tables, long lists of such objects, schema text
     tables/rows/<xx>/<row>-<digest>.zst       one row of a table that is stored row by row, such as system.assets
@@ -28,6 +30,7 @@ from zbackup.errors import Damaged
 
 ARCHIVES = "archive/"
 RUNS = "runs/"
+LEASES = "leases/"
 EVENTS = "events/"
 TABLES = "tables/"
 ROWS = "tables/rows/"
@@ -48,6 +51,10 @@ _CHUNK = re.compile(
     rf"events/(?P<backup>{_BACKUP})/(?P<slice>\w+)\.(?P<part>\d{{4}})(?P<last>e?)-(?P<sha256>[0-9a-f]{{32}})\.zst"
 )
 _ROW = re.compile(r"tables/rows/[0-9a-f]{2}/(?P<row>[0-9a-f]{32})-(?P<sha256>[0-9a-f]{64})\.zst")
+
+_LEASE = re.compile(
+    rf"leases/\d{{10}}/(?P<run>{_BACKUP})_((?P<until>\d{{8}}T\d{{12}})-(?P<sha256>[0-9a-f]{{64}})|released)\.json"
+)
 
 
 def backup_id(now: datetime, random: str) -> str:
@@ -123,6 +130,37 @@ class ChunkName:
         if match is None:
             return None
         return cls(match["backup"], match["slice"], int(match["part"]), bool(match["last"]), match["sha256"])
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseName:
+    """That a run wants no other beside it, until an instant of the store's clock, or that it does not any more."""
+
+    run: str
+    until: datetime
+    sha256: str | None
+    """of the record, None when it was released"""
+
+    def __str__(self) -> str:
+        ending = "released" if self.sha256 is None else f"{_stamp(self.until)}-{self.sha256}"
+        return f"{leases_of(self.until)}{self.run}_{ending}.json"
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        """Read a lease's name, that of a released one with the beginning of its hour; None when it is not one."""
+        match = _LEASE.fullmatch(name)
+        try:
+            hour = datetime.strptime(name[len(LEASES) :][:10], "%Y%m%d%H").replace(tzinfo=UTC)
+            until = _instant(match["until"] or "none") if match else None
+        except ValueError:
+            return None
+        found = cls(match["run"], until or hour, match["sha256"]) if match else None
+        return found if str(found) == name else None
+
+
+def leases_of(until: datetime) -> str:
+    """Return what names of leases begin with that end in the hour of an instant: a listing of it is short."""
+    return f"{LEASES}{until.astimezone(UTC):%Y%m%d%H}/"
 
 
 @dataclass(frozen=True, slots=True)

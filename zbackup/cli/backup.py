@@ -23,6 +23,7 @@ def backup(
     horizon_margin: options.HorizonMargin = None,
     horizon_wait: options.HorizonWait = None,
     standby_lag: options.StandbyLag = None,
+    wait: options.Wait = None,
     lock_timeout: options.LockTimeout = None,
     pg_dump: options.PgDump = None,
     spool: options.Spool = None,
@@ -40,6 +41,7 @@ def backup(
     """
     with Job(locals()) as job:
         from zbackup import backup as use_case
+        from zbackup import lease
         from zbackup.cli.records import backup_record
         from zbackup.cli.texts import backup_lines
 
@@ -48,10 +50,11 @@ def backup(
         if not job.settings.switch("capture"):
             job.no_effect("pg_dump", "nothing is captured")
             job.no_effect("auth_requests", "nothing is captured")
-        found = job.source()
-        result = use_case.backup(
-            job.archive(), found.dsn, _options(job), fence=job.settings.text("fence"), report=job.report
-        )
+        found, into = job.source(), job.archive()
+        with lease.hold(into, "backup", wait=job.settings.duration("wait"), report=job.report):
+            result = use_case.backup(
+                into, found.dsn, _options(job), fence=job.settings.text("fence"), report=job.report
+            )
         job.output.result("backup", backup_record(result), backup_lines(result))
 
 

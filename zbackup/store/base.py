@@ -93,6 +93,10 @@ class Store(Protocol):
         """Remove an object; removing one that is not there succeeds. Backups never call this."""
         ...
 
+    def clock(self) -> datetime:
+        """Return the store's own time, the one clock that all who use it share. Raises StoreError."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -110,10 +114,6 @@ class Probed(Protocol):
 
         `declare` are the bytes whose digest is sent along instead of the right one. Raises StoreError.
         """
-        ...
-
-    def clock(self) -> datetime:
-        """Return the store's own time. Raises StoreError."""
         ...
 
 

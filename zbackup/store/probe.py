@@ -85,11 +85,10 @@ class _Probe:
             range_read = self._verdict("range", lambda: self._store.read(name, 5, 9) == body[5:14])
             create_only: Literal["yes", "racy", "no", "unknown"] = "unknown"
             checksum: Verdict = "unknown"
-            clock, skew = None, None
+            clock, skew = self._clock()
             if isinstance(self._store, Probed):
                 create_only = self._create_only(self._store)
                 checksum = self._checksum(self._store)
-                clock, skew = self._clock(self._store)
         finally:
             left = self._clean()
         return Probes(create_only, read_back, listing, checksum, range_read, clock, skew, tuple(self._notes), left)
@@ -125,10 +124,10 @@ class _Probe:
             self._notes.append(f"checksum: {error.message}")
             return "unknown"
 
-    def _clock(self, store: Probed) -> tuple[str | None, float | None]:
+    def _clock(self) -> tuple[str | None, float | None]:
         try:
             before = self._now()
-            clock = store.clock()
+            clock = self._store.clock()
             after = self._now()
         except StoreError as error:
             self._notes.append(f"clock: {error.message}")

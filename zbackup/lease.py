@@ -1,0 +1,172 @@
+"""
+One run at a time: the second waits, or ends with an exit code of its own.
+
+A lease only saves work. Two runs at once are harmless on any store, so nothing is read or written differently
+because one is held, and one that ran out is lost without harm. It is a few small objects, each written once: one
+until when the run wants to be alone, others as time goes on, the last that it ended. All who use a store go by
+the store's clock. A run that died is not waited for where its process can be seen to be gone, and elsewhere for
+a few minutes, until its lease has run out.
+
+A run that wrote its lease and then lists no other is alone: whoever comes later lists this one. Of several that
+come at once and list each other, the least goes on, the others withdraw.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from zbackup.archive import names
+from zbackup.archive.archive import Archive
+from zbackup.archive.manifest import FORMAT, Lease
+from zbackup.archive.names import LeaseName
+from zbackup.errors import ArchiveError, Busy, StoreError, StoreUnreachable
+from zbackup.event import instant_text
+from zbackup.process import is_gone, this_process
+from zbackup.progress import Report, Step, Warned, silent
+
+DURATION = timedelta(minutes=5)
+"""
+A run that died out of sight is waited for no longer than this; no run may take a longer lease. Each third of it the
+lease is written anew.
+"""
+
+# Servers of one store may differ by this much.
+SKEW = timedelta(minutes=1)
+
+# The least of several waits so often for others to withdraw, about three seconds in all.
+LOOKS = 7
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+
+
+@contextmanager
+def hold(
+    archive: Archive,
+    what: str,
+    *,
+    wait: timedelta = timedelta(0),
+    duration: timedelta = DURATION,
+    report: Report = silent,
+) -> Generator[None]:
+    """
+    Keep other runs that ask for a lease of this archive out while the block runs.
+
+    Raises Busy when another one holds it for longer than `wait`.
+    """
+    holder = _Holder(archive, what, duration, report)
+    holder.acquire(wait)
+    stopped = threading.Event()
+    renewal = threading.Thread(target=holder.renew, args=(stopped,), daemon=True)
+    renewal.start()
+    answers = True
+    try:
+        yield
+    except StoreUnreachable:
+        answers = False
+        raise
+    finally:
+        stopped.set()
+        renewal.join()
+        if answers:
+            holder.release()
+
+
+class _Holder:
+    def __init__(self, archive: Archive, what: str, duration: timedelta, report: Report) -> None:
+        self.archive, self.what, self.duration, self.report = archive, what, min(duration, DURATION), report
+        self.run = names.backup_id(datetime.now(UTC), secrets.token_hex(4))
+        self.since: datetime | None = None
+        self.newest: LeaseName | None = None
+
+    def acquire(self, wait: timedelta) -> None:
+        deadline = time.monotonic() + wait.total_seconds()
+        told = ""
+        pause = FIRST_PAUSE
+        while other := self._others() or self._contended():
+            if time.monotonic() >= deadline:
+                raise Busy(
+                    f"{self._described(other)} is at work on this archive",
+                    hint="Give --wait 10m to wait for its end. If it died, its lease ends by itself at that time.",
+                )
+            if told != other.run:
+                told = other.run
+                self.report(Step("wait", f"for {self._described(other)}"))
+            time.sleep(min(pause, max(deadline - time.monotonic(), 0)))
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def renew(self, stopped: threading.Event) -> None:
+        """Write the lease anew until told to stop."""
+        while not stopped.wait(self.duration / timedelta(seconds=3)):
+            try:
+                self._put()
+            except StoreError as error:
+                self.report(Warned(f"{error.message}: the lease was not prolonged; another run may begin beside this"))
+
+    def release(self) -> None:
+        if self.newest is None:
+            return
+        released, self.newest = self.newest, None
+        try:
+            self.archive.release(released)
+        except StoreError as error:
+            self.report(Warned(f"{error.message}: other runs may wait until {instant_text(released.until)}"))
+
+    def _contended(self) -> LeaseName | None:
+        """Write the lease; withdraw it, and return the other one, when another run has it or gets it."""
+        try:
+            self._put()
+            other = self._others()
+            for look in range(LOOKS):
+                if other is None or other.run < self.run:
+                    break
+                time.sleep(FIRST_PAUSE * 1.5**look)
+                other = self._others()
+        except BaseException:
+            self.release()
+            raise
+        if other is not None:
+            self.release()
+        return other
+
+    def _others(self) -> LeaseName | None:
+        """Return the least of the leases of others that count."""
+        now = self._now()
+        found = self.archive.leases(now, now + DURATION + SKEW)
+        others = (lease for lease in found if lease.run != self.run and not self._died(lease))
+        return min(others, key=lambda lease: lease.run, default=None)
+
+    def _died(self, lease: LeaseName) -> bool:
+        record = self._record(lease)
+        return record is not None and record.process is not None and is_gone(record.process)
+
+    def _put(self) -> None:
+        now = self._now()
+        self.since = self.since or now
+        self.newest = self.archive.put_lease(
+            Lease(FORMAT, self.run, self.what, socket.gethostname(), this_process(), self.since, now + self.duration)
+        )
+
+    def _now(self) -> datetime:
+        try:
+            return self.archive.store.clock()
+        except StoreUnreachable:
+            raise
+        except StoreError:  # a server that tells no time
+            return datetime.now(UTC)
+
+    def _described(self, lease: LeaseName) -> str:
+        record = self._record(lease)
+        who = f"{record.what} on {record.host} since {instant_text(record.since)}" if record else "another run"
+        return f"{who} (lease until {instant_text(lease.until)})"
+
+    def _record(self, lease: LeaseName) -> Lease | None:
+        try:
+            return self.archive.lease(lease)
+        except (ArchiveError, StoreError):
+            return None
