@@ -30,7 +30,10 @@ from zbackup.progress import Step
 from zbackup.source import Counters, EventTable
 
 LAST_DAYS = timedelta(days=1)
-"""This much below the horizon is counted at every backup: late rows are nearly always young."""
+"""
+This much below the horizon, or below the source's clock where that went back, is counted at every backup: late rows
+are nearly always young.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +93,8 @@ class Audit:
         return found
 
     def _routine(self, ranges: list[_Range], reasons: Reasons, budget: timedelta) -> list[_Range]:
-        young = [
-            part for number, part in enumerate(ranges)
-            if number >= len(ranges) - 2 or part.hi > self.horizon - LAST_DAYS
-        ]  # fmt: skip
+        since = min(self.horizon, self.snapshot) - LAST_DAYS
+        young = [part for number, part in enumerate(ranges) if number >= len(ranges) - 2 or part.hi > since]
         found = self._differing(young, self._count_differs)
         older = ranges[: len(ranges) - len(young)]
         in_turn = sorted(older, key=lambda part: (counted_at(self.counted, part.lo, part.hi), -part.lo.timestamp()))

@@ -210,7 +210,7 @@ def _behind(clock: datetime, last: datetime | None) -> Iterator[str]:
     if last is not None and clock < last:
         yield (
             f"the server's clock went back: it shows {instant_text(clock)}, the last horizon is "
-            f"{instant_text(last)}; once it has caught up, run `zbackup backup --audit`"
+            f"{instant_text(last)}; until it has caught up, new events are amendments"
         )
 
 
