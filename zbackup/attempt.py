@@ -25,12 +25,13 @@ from zbackup.archive.manifest import (
 from zbackup.archive.sink import Sink, Written
 from zbackup.audit import Audit, reasons_for
 from zbackup.capture import CaptureOptions, capture
+from zbackup.compact import compact
 from zbackup.continuity import Continuity, check_newest_frame, choose_parent, equal_chunks
 from zbackup.counting import mark
 from zbackup.database.connection import Connection, same_server, shown
 from zbackup.database.export import counters, cut
 from zbackup.database.horizon import Horizon, refuse_subscriber, settle
-from zbackup.database.identity import Identity, read_identity
+from zbackup.database.identity import read_identity
 from zbackup.database.shape import events_files, find_events_table, zitadel_version
 from zbackup.database.snapshot import Snapshot, Workers
 from zbackup.errors import Damaged, ObjectMissing, SourceError, SourceRefused
@@ -38,7 +39,7 @@ from zbackup.event import BEGINNING, END
 from zbackup.progress import Report, Step, Warned
 from zbackup.resume import Adopted, adopt
 from zbackup.seal import UpgradeWatch, seal, tiled
-from zbackup.source import Counters, EventTable, HorizonRecord, Source
+from zbackup.source import Counters, EventTable, HorizonRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Attempt:
         found = find_events_table(self.control)
         refuse_subscriber(self.control, found.oid)
         self.table, self.files = found.table, found.files
-        self.source = source_of(read_identity(self.control), zitadel_version(self.control))
+        self.source = read_identity(self.control).source(zitadel_version(self.control))
         self.catalog = self.archive.catalog()
         self.continuity = choose_parent(self.archive, self.catalog, self.source)
         # Before the horizon and the snapshot: what the counters hold by now is seen in the snapshot.
@@ -177,6 +178,7 @@ class Attempt:
             edit.append(self._taken_over(self.continuity.parent, self.at))
             low = edit.end()
         sealed = self._seal(low, left)
+        self._compact(edit)
         upgraded = upgrades.seen
         tail = self._tail()
         # Rows of the parent's tail were counted as inserted before it.
@@ -272,6 +274,13 @@ class Attempt:
             ranges, rows = cut(connection, self.table, lo, hi, self.options.chunk_bytes)
         self.expected_rows += rows
         return [Slice(f"{letter}{number:06d}", *part) for number, part in enumerate(ranges, first)]
+
+    def _compact(self, edit: LogEdit) -> None:
+        """Merge small chunks where that is due; rows that turn out changed ask for an audit."""
+        found = compact(edit, replace(self.sink, look=_unseen), self.workers, self.table) if self.parent else None
+        if found is not None and not self.continuity.compare:
+            why = f"rows between {found.lo} and {found.hi} are not as they were"
+            self.continuity = replace(self.continuity, compare=why)
 
     def _audit(self, edit: LogEdit, low: datetime, read: int, *, upgraded: bool) -> Audit | None:
         if self.parent is None:
@@ -376,21 +385,4 @@ def _unseen(_rows: list[bytes], _facts: FrameFacts) -> None:
 def record_of(horizon: Horizon, at: datetime | None) -> HorizonRecord:
     return HorizonRecord(
         at, horizon.basis, horizon.margin.total_seconds(), horizon.clock, horizon.blockers, horizon.pending
-    )
-
-
-def source_of(identity: Identity, zitadel: str | None) -> Source:
-    return Source(
-        system_identifier=identity.system_identifier,
-        database=identity.database,
-        database_oid=identity.database_oid,
-        timeline=identity.timeline,
-        server_version=identity.server_version,
-        zitadel_version=zitadel,
-        encoding=identity.encoding,
-        locale_provider=identity.locale_provider,
-        collation=identity.collation,
-        ctype=identity.ctype,
-        icu_locale=identity.icu_locale,
-        standby=identity.in_recovery,
     )

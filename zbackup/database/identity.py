@@ -9,7 +9,7 @@ import psycopg
 
 from zbackup.database.connection import Connection
 from zbackup.errors import SourceRefused
-from zbackup.source import collation_text
+from zbackup.source import Source, collation_text
 
 _PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 
@@ -35,6 +35,23 @@ class Identity:
     encoding: str
     notes: tuple[str, ...] = ()
     """what could not be read, and what to grant"""
+
+    def source(self, zitadel: str | None) -> Source:
+        """Describe it for a manifest."""
+        return Source(
+            system_identifier=self.system_identifier,
+            database=self.database,
+            database_oid=self.database_oid,
+            timeline=self.timeline,
+            server_version=self.server_version,
+            zitadel_version=zitadel,
+            encoding=self.encoding,
+            locale_provider=self.locale_provider,
+            collation=self.collation,
+            ctype=self.ctype,
+            icu_locale=self.icu_locale,
+            standby=self.in_recovery,
+        )
 
 
 def read_identity(connection: Connection) -> Identity:
