@@ -20,6 +20,7 @@ from zbackup.database.capture import CannotRead, Listed, Locked, list_tables, re
 from zbackup.database.connection import Connection
 from zbackup.database.schema_dump import SchemaText, dump_schema
 from zbackup.database.snapshot import Snapshot, Workers
+from zbackup.errors import NotSupported
 from zbackup.progress import Report, Step, Warned, silent
 from zbackup.zitadel import tables as known
 
@@ -195,6 +196,8 @@ class _Run:
                 )
         except CannotRead as reason:
             return reason
+        except NotSupported as error:  # a row that is too long
+            return CannotRead(error.message)
 
     def _miss(self, name: str, why: str) -> None:
         """Note a table that should be there and is not; `_warn_missed` tells."""
