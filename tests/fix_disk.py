@@ -51,8 +51,9 @@ class Disk:
         return shutil.disk_usage(self.folder).free
 
     def remount(self, option: str) -> None:
-        """Set it `ro` or `rw`, or give it another `size=…`."""
-        self._in("mount", "-o", f"remount,{option}", self._inside)
+        """Set it `ro` or `rw`."""
+        # Without the options it has: they hold an owner that a user namespace may not name.
+        self._in("mount", "--options-source", "disable", "-o", f"remount,{option}", self._inside)
 
     def _in(self, *command: str) -> None:
         entered = ["-U", "--preserve-credentials"] if os.geteuid() else []
