@@ -21,7 +21,8 @@ Kind = Literal["lose answer", "answer instead", "refuse", "cut body", "ignore"]
 @dataclass
 class Fault:
     """
-    What goes wrong with the next `times` requests of a method (and, if given, with a header in it).
+    What goes wrong with the next `times` requests of a method (and, if given, with a header in it, or a part of
+    the path), when `after` of them went well.
 
     lose answer: the server does it, and the connection breaks. answer instead: the server does it, and the
     client is told `status`. refuse: the client is told `status`, the server nothing. cut body: the
@@ -35,6 +36,8 @@ class Fault:
     code: str = "InternalError"
     cut: int = 0
     header: str = ""
+    path: str = ""
+    after: int = 0
 
 
 @dataclass
@@ -55,13 +58,19 @@ class FaultyProxy:
         code: str = "InternalError",
         cut: int = 0,
         header: str = "",
+        path: str = "",
+        after: int = 0,
     ) -> None:
-        self.faults.append(Fault(kind, method, times, status, code, cut, header))
+        self.faults.append(Fault(kind, method, times, status, code, cut, header, path, after))
 
-    def fault_for(self, method: str, headers: dict[str, str]) -> Fault | None:
+    def fault_for(self, method: str, path: str, headers: dict[str, str]) -> Fault | None:
         with self.lock:
             for fault in self.faults:
-                if fault.method == method and fault.times and (not fault.header or fault.header in headers):
+                here = fault.path in path and (not fault.header or fault.header in headers)
+                if fault.method == method and fault.times and here:
+                    if fault.after:
+                        fault.after -= 1
+                        continue
                     fault.times -= 1
                     self.seen.append(f"{method}!")
                     return fault
@@ -106,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", "0")))
-        fault = self.server.proxy.fault_for(self.command, headers)
+        fault = self.server.proxy.fault_for(self.command, self.path, headers)
         if fault and fault.kind == "refuse":
             self._error(fault)
             return

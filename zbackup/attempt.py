@@ -95,6 +95,8 @@ class Attempt:
         self.id = names.backup_id(self.started, secrets.token_hex(4))
         self.warnings: list[str] = []
         self.written = Written()
+        self.lacking: tuple[str, ...] = ()
+        """what the capture should hold and does not"""
         self.expected_rows = 0
         """by the planner's guess"""
 
@@ -338,6 +340,7 @@ class Attempt:
             report=self.report,
         )
         self.warnings += found.warnings
+        self.lacking = found.lacking
         return found.ref
 
     def _captured_before(self) -> Capture | None:

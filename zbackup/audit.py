@@ -8,7 +8,6 @@ when something says that they may have been rewritten.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,10 +17,11 @@ from datetime import datetime, timedelta
 from typing import IO
 
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import SPOOL_BYTES, split_rows
+from zbackup.archive.chunk import split_rows
 from zbackup.archive.log import LogEdit
 from zbackup.archive.manifest import Amendment, ChunkRef, Counted
 from zbackup.archive.sink import Sink
+from zbackup.archive.spool import Spool
 from zbackup.counting import counted_at, mark
 from zbackup.database.export import count, digest_of, read_rows
 from zbackup.database.snapshot import Workers
@@ -128,7 +128,7 @@ class Audit:
         with (
             self.workers.borrow() as worker,
             worker.transaction() as connection,
-            tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=self.sink.spool) as added,
+            Spool(self.sink.spool) as added,
         ):
             tally: Counter[Change] = Counter()
             rows = self._merged(part, read_rows(connection, self.table, part.lo, part.hi), tally, added)

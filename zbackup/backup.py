@@ -21,7 +21,6 @@ from zbackup.archive.manifest import (
     CaptureRef,
     Manifest,
 )
-from zbackup.archive.sink import Written
 from zbackup.attempt import Attempt, BackupOptions, Rewritten
 from zbackup.database.connection import connect, source_errors
 from zbackup.errors import UsageError
@@ -55,6 +54,8 @@ class BackupResult:
     amendments: tuple[Amendment, ...]
     capture: CaptureRef | None
     warnings: tuple[str, ...]
+    not_captured: tuple[str, ...]
+    """tables that should be, and that nothing else brings back"""
 
 
 def backup(
@@ -92,7 +93,7 @@ def backup(
                     raced = _raced(archive, manifest)
                     for warning in raced:
                         report(Warned(warning))
-                    return _result(manifest, run.written, raced, time.monotonic() - begun)
+                    return _result(manifest, run, raced, time.monotonic() - begun)
         finally:
             if primary is not None:
                 primary.close()
@@ -118,7 +119,7 @@ def _expect_spool(spool: str | None) -> None:
         raise UsageError(f"spool {spool} is not a folder that can be written", hint="Make it, or choose another.")
 
 
-def _result(manifest: Manifest, written: Written, raced: tuple[str, ...], seconds: float) -> BackupResult:
+def _result(manifest: Manifest, run: Attempt, raced: tuple[str, ...], seconds: float) -> BackupResult:
     mine = tuple(found for found in manifest.amendments if found.backup == manifest.backup)
     tail = totals_of(manifest.tail)
     captured = manifest.capture
@@ -132,11 +133,12 @@ def _result(manifest: Manifest, written: Written, raced: tuple[str, ...], second
         horizon_basis=manifest.horizon.basis,
         recovery_point=manifest.snapshot,
         amended=sum(found.added + found.removed + found.changed for found in mine),
-        raw_bytes=written.raw_bytes,
+        raw_bytes=run.written.raw_bytes,
         stored_bytes=manifest.stored_bytes,
         seconds=seconds,
         blockers=manifest.horizon.blockers,
         amendments=mine,
         capture=captured,
         warnings=(*manifest.warnings, *raced),
+        not_captured=run.lacking,
     )

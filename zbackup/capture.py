@@ -20,6 +20,7 @@ from zbackup.database.capture import CannotRead, Listed, Locked, list_tables, re
 from zbackup.database.connection import Connection
 from zbackup.database.schema_dump import SchemaText, dump_schema
 from zbackup.database.snapshot import Snapshot, Workers
+from zbackup.errors import NotSupported
 from zbackup.progress import Report, Step, Warned, silent
 from zbackup.zitadel import tables as known
 
@@ -40,6 +41,8 @@ _KINDS = {
     "u": "unlogged: a standby has no rows of it",
 }
 
+_DENIED, _GRANTS = "permission denied", "`zbackup doctor --grants` prints what the role lacks."
+
 
 @dataclass(frozen=True, slots=True)
 class CaptureOptions:
@@ -57,6 +60,15 @@ class Captured:
     ref: CaptureRef
     capture: Capture
     warnings: tuple[str, ...]
+    lacking: tuple[str, ...]
+
+
+def lacking(record: Capture) -> tuple[str, ...]:
+    """Name the tables that a capture should hold and does not, and that nothing else brings back."""
+    accepted = {NO_CAPTURE, *_KINDS.values()}
+    return tuple(
+        name for name, why in record.missing.items() if why not in accepted and known.is_state(*name.split(".", 1))
+    )
 
 
 def capture(
@@ -133,7 +145,7 @@ class _Run:
             new_bytes=sum(size for name, size in parts.items() if name in self.sink.new),
             schema=record.pre_data is not None,
         )
-        return Captured(ref, record, tuple(self.warnings))
+        return Captured(ref, record, tuple(self.warnings), lacking(record))
 
     def _wanted(self, listed: Iterable[Listed]) -> list[Listed]:
         """Choose the tables to read, largest first, so that no worker is left with a large one at the end."""
@@ -165,10 +177,9 @@ class _Run:
         schemas = sorted({table.schema for table in listed})
         text = dump_schema(self.snapshot.catalog, self.snapshot.id, schemas, pg_dump=self.options.pg_dump)
         if text.pre_data is None:
-            self._warn(
-                f"the schema was not captured: {text.note}",
-                "Give --pg-dump PATH; until then restore into a database prepared by `zitadel setup --for-mirror`.",
-            )
+            until = "until then restore into a database prepared by `zitadel setup --for-mirror`"
+            hint = _GRANTS if _DENIED in text.note else f"Give --pg-dump PATH; {until}."
+            self._warn(f"the schema was not captured: {text.note}", hint)
         return text
 
     def _read(self, wanted: list[Listed]) -> dict[str, CapturedTable]:
@@ -195,6 +206,8 @@ class _Run:
                 )
         except CannotRead as reason:
             return reason
+        except NotSupported as error:  # a row that is too long
+            return CannotRead(error.message)
 
     def _miss(self, name: str, why: str) -> None:
         """Note a table that should be there and is not; `_warn_missed` tells."""
@@ -206,8 +219,7 @@ class _Run:
             listed = ", ".join(sorted(tables)[:NAMED]) + (
                 f" and {len(tables) - NAMED} more" if len(tables) > NAMED else ""
             )
-            hint = "`zbackup doctor --grants` prints what the role lacks." if "permission denied" in why else ""
-            self._warn(f"not captured ({why}): {listed}", hint)
+            self._warn(f"not captured ({why}): {listed}", _GRANTS if _DENIED in why else "")
 
     def _warn(self, message: str, hint: str = "") -> None:
         self.warnings.append(message)

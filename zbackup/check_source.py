@@ -199,8 +199,13 @@ class SourceChecks:
 
     def _rights(self, connection: Connection) -> Check:
         missing = look.unreadable(connection, tables.SCHEMAS)
+        state = [name for name in missing if tables.is_state(*name.split(".", 1))]
         if "eventstore.events2" in missing:
             return fail("rights", f"the role may not read {some(missing)}", _GRANTS)
+        if state:
+            more = f", nor {len(missing) - len(state)} others" if len(missing) > len(state) else ""
+            what = f"the role may not read {some(state)}{more}: not captured, and nothing else brings it back"
+            return fail("rights", what, _GRANTS)
         if missing:
             what = f"the role may not read {some(missing)}: not captured, nor any schema by pg_dump"
             return warn("rights", what, _GRANTS)

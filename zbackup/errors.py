@@ -4,11 +4,12 @@ What can go wrong, one class per exit code.
     ZbackupError                      exit
       UsageError                      2    a flag, setting or value is wrong
       NotSupported                    3    what was found is known, and not handled
+      OutputLost                      4    all is done, and the result could not be written to stdout
       SourceError                     10   the source database
         SourceRefused                 11   ... is not fit to be backed up (shape, pooler, subscriber, rights)
       TargetError                    12   the target database
         TargetRefused                 13   ... is not fit to be restored into
-      StoreError                      20   folder or bucket
+      StoreError                      20   folder or bucket, and the spool on the way there
         ObjectMissing                 21   an object that must be there is not
         AccessDenied                  22   the store refuses us
         CommitUnknown                 23   a write may or may not have happened
@@ -17,7 +18,7 @@ What can go wrong, one class per exit code.
         Damaged                       31   bytes are not what they were
       OutsideWindow                   32   no backup answers for that point in time
       Different                       33   the source differs from the archive (verify --source)
-      Findings                        34   doctor found something, or restore --skip-damaged left something out
+      Findings                        34   doctor found something; backup or restore --skip-damaged left something out
       Busy                            40   another run holds the lease
       Interrupted                     130  Ctrl-C or SIGTERM
 
@@ -51,6 +52,10 @@ class UsageError(ZbackupError):
 
 class NotSupported(ZbackupError):
     exit_code = 3
+
+
+class OutputLost(ZbackupError):
+    exit_code = 4
 
 
 class SourceError(ZbackupError):

@@ -42,6 +42,10 @@ class ListedBackup:
     """the newest of its generation"""
     stray: bool
     """raced by another run; restorable by its id"""
+    schema: bool
+    """whether the capture has the text of the schema, which an empty target needs"""
+    warnings: tuple[str, ...]
+    """of the run that made it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,4 +174,6 @@ def _listed(manifest: Manifest, *, head: bool, stray: bool) -> ListedBackup:
         amendments=sum(found.added + found.removed + found.changed for found in mine),
         head=head,
         stray=stray,
+        schema=manifest.capture is not None and manifest.capture.schema,
+        warnings=manifest.warnings,
     )

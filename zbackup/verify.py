@@ -26,6 +26,7 @@ from zbackup.archive.manifest import Capture, CapturedTable, ChunkRef, Manifest,
 from zbackup.archive.names import BackupName
 from zbackup.archive.plan import tiled
 from zbackup.archive.reader import ChunkReader
+from zbackup.capture import lacking
 from zbackup.compare import compare
 from zbackup.database.connection import connect, source_errors
 from zbackup.database.identity import read_identity
@@ -96,6 +97,7 @@ class _Verification:
         self.level: Level = level
         self.findings: list[Finding] = []
         self.raw_bytes = 0
+        self.lacking: dict[BackupName, tuple[str, ...]] = {}
 
     def run(self, source: str | None) -> VerifyResult:
         begun = time.monotonic()
@@ -116,6 +118,7 @@ class _Verification:
         if source is not None:
             self._compare(catalog, source)
         self._parents(catalog)
+        self._tell_lacking(catalog)
         held = set(named) | {str(entry) for entry in catalog.entries}
         orphans = [name for name in sizes if name not in held and name.startswith((names.EVENTS, names.TABLES))]
         return VerifyResult(
@@ -143,6 +146,18 @@ class _Verification:
                     str(entry), f"the backup it continues ({entry.parent}) is missing", "Look for its manifest."
                 )
 
+    def _tell_lacking(self, catalog: Catalog) -> None:
+        """Tell what the newest backups were made without: it never was there, so nothing is damaged."""
+        for entry in catalog.heads():
+            if names_of := self.lacking.get(entry):
+                self.report(
+                    Warned(
+                        f"backup {entry.backup}, the newest of generation {entry.generation}, was made without "
+                        f"{', '.join(names_of)}",
+                        "Run `zbackup doctor` against its source, then `zbackup backup`.",
+                    )
+                )
+
     def _manifest(self, entry: BackupName, named: _Named) -> None:
         """Collect what a backup names, proving its records and that its ranges tile."""
         manifest = self.archive.manifest(entry)
@@ -158,6 +173,7 @@ class _Verification:
             named.others[reference.name] = ObjectRef(reference.name, reference.sha256, reference.stored_bytes)
             if capture := self._value(reference.name, lambda: self.archive.capture(reference)):
                 _name_capture(capture, named)
+                self.lacking[entry] = lacking(capture)
         if self.level != "quick":
             self._agrees(entry, manifest, log)
 

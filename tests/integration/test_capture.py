@@ -303,7 +303,7 @@ def test_one_changed_asset_is_stored_alone(archive: Archive, database: str, new_
     assert second.ref.stored_bytes < 5000
     for captured, rows in ((first, before), (second, content(database, {"system.assets"}))):
         target = new_database()
-        restore(archive, Captured(captured.ref, archive.capture(captured.ref), ()), target)
+        restore(archive, Captured(captured.ref, archive.capture(captured.ref), (), ()), target)
         assert rows == content(target, {"system.assets"})
 
 

@@ -206,7 +206,7 @@ def test_unknown_tables_are_named(small: str) -> None:
 
 def test_missing_rights(new_role: Callable[[], str], small: str) -> None:
     """
-    Tables that the role may not read are named: a warning, and a failure when it is the events.
+    Tables that the role may not read are named: a failure when it is the events or state, else a warning.
     """
     role = new_role()
     execute(small, f'CREATE ROLE "{role}" LOGIN')
@@ -216,11 +216,15 @@ def test_missing_rights(new_role: Callable[[], str], small: str) -> None:
     execute(small, f'GRANT SELECT ON eventstore.events2, system.assets TO "{role}"')
 
     rights = one("rights", examine(dsn))
-    assert rights.verdict == "warn"
-    assert "auth.auth_requests" in rights.message
+    assert rights.verdict == "fail"
+    assert "system.encryption_keys" in rights.message
 
     execute(small, f'GRANT SELECT ON ALL TABLES IN SCHEMA {schemas} TO "{role}"')
     assert one("rights", examine(dsn)).verdict == "ok"
+
+    execute(small, f'REVOKE SELECT ON auth.auth_requests FROM "{role}"')
+    rights = one("rights", examine(dsn))
+    assert (rights.verdict, "auth.auth_requests" in rights.message) == ("warn", True)
 
     execute(small, f'REVOKE SELECT ON eventstore.events2 FROM "{role}"')
     result = examine(dsn)

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import IO, BinaryIO
+from typing import BinaryIO, cast
 
 import zstandard
 
 from zbackup.archive import codec
+from zbackup.archive.spool import Spool
 from zbackup.errors import NotSupported
 from zbackup.event import Cursor, cursor_of, unescape
 
@@ -38,9 +38,6 @@ FRAME_BYTES = 4 << 20
 
 # A chunk is closed when it has this many raw bytes: one PUT of some 5-15 MB, and a restart loses little.
 CHUNK_BYTES = 64 << 20
-
-# Chunks grow in memory up to this size, then in the spool directory.
-SPOOL_BYTES = 32 << 20
 
 # Real events shrink 7.3 times at level 1 and at level 3, and 7.9 times at level 6 in thrice the time
 # (docs/decisions/0001-format.md).
@@ -102,7 +99,7 @@ class ChunkWriter:
     """Compress rows into a spooled chunk; `close` gives it away, `discard` drops it."""
 
     def __init__(self, header: Header, *, spool: str | None = None, level: int = LEVEL) -> None:
-        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=spool)  # noqa: SIM115
+        self._spool = Spool(spool)
         self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
         self._stored, self._raw = hashlib.sha256(), hashlib.sha256()
         self._offset = 0
@@ -147,7 +144,7 @@ class ChunkWriter:
         body = codec.dump(trailer)
         self._write(_skippable(TRAILER_MAGIC, body + struct.pack("<I", len(body)) + TRAILER_MARK))
         self._spool.seek(0)
-        return ChunkFile(self._spool, self._offset, self._stored.hexdigest(), trailer)  # type: ignore[arg-type]
+        return ChunkFile(cast("BinaryIO", self._spool), self._offset, self._stored.hexdigest(), trailer)
 
     def discard(self) -> None:
         self._spool.close()

@@ -236,8 +236,12 @@ class _Rows:
         self._order.append(row)
         if row not in self._refs and row not in self._waiting:
             writer = ChunkWriter(self._header, spool=self._sink.spool)
-            writer.add_rows(block, rows)
-            self._waiting[row] = writer.close()
+            try:
+                writer.add_rows(block, rows)
+                self._waiting[row] = writer.close()
+            except BaseException:
+                writer.discard()
+                raise
             self._waiting_bytes += self._waiting[row].stored_bytes
             if self._waiting_bytes > self._sink.waiting_bytes:
                 self._put()

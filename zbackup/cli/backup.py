@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from zbackup.cli import options
 from zbackup.cli.job import Job
+from zbackup.errors import Findings
 
 if TYPE_CHECKING:
     from zbackup.backup import BackupOptions
@@ -37,7 +40,8 @@ def backup(
     """
     Back up what is new.
 
-    That is everything the first time, an increment from then on.
+    That is everything the first time, an increment from then on. The exit code is 34 when the backup is made but
+    state, such as the encryption keys, could not be captured.
     """
     with Job(locals()) as job:
         from zbackup import backup as use_case
@@ -56,6 +60,8 @@ def backup(
                 into, found.dsn, _options(job), fence=job.settings.text("fence"), report=job.report
             )
         job.output.result("backup", backup_record(result), backup_lines(result))
+        if result.not_captured:
+            raise typer.Exit(Findings.exit_code)
 
 
 def _options(job: Job) -> BackupOptions:

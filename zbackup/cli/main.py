@@ -25,7 +25,7 @@ from zbackup.cli import config as config_command
 from zbackup.cli import list as list_command
 from zbackup.cli.options import Context
 from zbackup.cli.render import Output
-from zbackup.errors import Interrupted, UsageError, ZbackupError
+from zbackup.errors import Interrupted, OutputLost, UsageError, ZbackupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -107,6 +107,12 @@ def main(arguments: Sequence[str], output: Output) -> int:
         code = command.main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
         if code == Interrupted.exit_code:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
+        if output.lost and not code:
+            raise OutputLost(
+                f"the result could not be written to stdout: {output.lost}",
+                hint="What the command does is done. Make room where its output goes, and ask again, such as by "
+                "`zbackup list`.",
+            )
         return code if isinstance(code, int) else 0
     except Exception as error:
         stopped = output.stopping.is_set() and not isinstance(error, Interrupted)

@@ -2,7 +2,7 @@
 Everything that goes out: progress and errors for people on stderr, results on stdout, JSON lines on stdout.
 
 The only place that prints. Messages pass through a filter that knows the secrets of this run; what is shown of
-a setting was masked before (settings.py). A reader that went away stops the printing, not the work.
+a setting was masked before (settings.py). A reader that went away, or a full disk, stops the printing, not the work.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ class Output:
     def __init__(self, out: TextIO, err: TextIO, *, as_json: bool = False, debug: bool = False) -> None:
         self.out, self.err, self.as_json, self.debug = out, err, as_json, debug
         self.stopping = threading.Event()
+        self.lost = ""
+        """why stdout took no more, although somebody may read it"""
         self._lock = threading.RLock()
         self._secrets: set[str] = set()
         self._patterns: tuple[re.Pattern[str], ...] = ()
@@ -149,6 +151,7 @@ class Output:
         if self.as_json:
             record = error_record(error)
             self._json({**record, "traceback": trace} if trace else record)
+        if self.as_json and not self.lost:
             return
         hint = f"  {error.hint}\n" if error.hint else ""
         self._write(self.err, self._shown(f"{trace}error: {error.message}\n{hint}"))
@@ -237,7 +240,10 @@ class Output:
             try:
                 stream.write(text)
                 stream.flush()
-            except BrokenPipeError:
+            except OSError as error:
+                if stream is self.out and not isinstance(error, BrokenPipeError):
+                    self.lost = error.strerror or str(error)
+                # Or what is in its buffer fails again, now and at the end of the program.
                 with suppress(OSError, ValueError):
                     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

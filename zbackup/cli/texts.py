@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zbackup.backup import BackupResult
     from zbackup.doctor import DoctorResult
     from zbackup.init import InitResult
-    from zbackup.inspect import Listing, Shown
+    from zbackup.inspect import ListedBackup, Listing, Shown
     from zbackup.settings import Setting
     from zbackup.source import Blocker
     from zbackup.verify import VerifyResult
@@ -85,6 +85,10 @@ def backup_lines(result: BackupResult) -> Iterator[str]:
     yield from _blockers(result.blockers)
     yield from _amendments(result.amendments)
     yield from warnings(result.warnings)
+    if result.not_captured:
+        yield ""
+        yield "NOT WHOLE:"
+        yield from (f"  {name} was not captured: nothing else brings its rows back" for name in result.not_captured)
 
 
 def listing_lines(listing: Listing) -> Iterator[str]:
@@ -102,7 +106,7 @@ def listing_lines(listing: Listing) -> Iterator[str]:
             count(backup.new_events),
             count(backup.tail),
             size(backup.stored_bytes),
-            ", ".join(_marks(backup.amendments, capture=backup.capture, stray=backup.stray)),
+            ", ".join(_marks(backup)),
         )
         for backup in listing.backups
     ]
@@ -224,13 +228,15 @@ def columns(
         yield "  ".join(cells).rstrip()
 
 
-def _marks(amendments: int, *, capture: bool, stray: bool) -> Iterator[str]:
-    if capture:
-        yield "capture"
-    if amendments:
-        yield f"{count(amendments)} amended"
-    if stray:
+def _marks(backup: ListedBackup) -> Iterator[str]:
+    if backup.capture:
+        yield "capture" if backup.schema else "capture without schema"
+    if backup.amendments:
+        yield f"{count(backup.amendments)} amended"
+    if backup.stray:
         yield "raced, off the line"
+    if backup.warnings:
+        yield f"{count(len(backup.warnings))} warnings"
 
 
 def _blockers(blockers: Iterable[Blocker]) -> Iterator[str]:

@@ -133,6 +133,10 @@ _MEANINGS = {
         "The server has no free connection: lower --jobs, or raise max_connections or the role's limit.",
         retry=True,
     ),
+    "53400": _Meaning(
+        "A limit of the role or the server is reached, such as temp_file_limit: raise it for this role, and run the "
+        "same command again."
+    ),
     "55P03": _Meaning(
         "Another session holds a strong lock on that table, as ZITADEL's setup does for a while: "
         "run the same command again when it is done.",
@@ -176,7 +180,8 @@ _TEXTS = tuple(
         (r"starting up|shutting down|recovery mode|not yet accepting|not accepting", "57P03"),
         (r"certificate|\bSSL\b|\bTLS\b", "ssl"),
         (r"configuration parameter|invalid value for parameter|invalid .* value|definition of service", "option"),
-        (r"refused|no such file|resolve host|translate host|timeout|timed out|unreachable|no route", "08001"),
+        (r"refused|no such file|permission denied|resolve host|translate host", "08001"),
+        (r"timeout|timed out|unreachable|no route", "08001"),
         (r"closed|terminat|reset by peer|broken pipe|consuming input|lost", "08006"),
     )
 )

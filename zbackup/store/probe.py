@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from zbackup.errors import StoreError, StoreUnreachable
+from zbackup.errors import StoreError, StoreFull, StoreUnreachable
 from zbackup.store.base import Probed
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def probe(store: Store, run_id: str, *, now: Callable[[], datetime] = utc_now) -
     """
     Try out a store with a handful of small objects under `probes/<run id>-…`, removed afterwards.
 
-    Raises StoreError (StoreUnreachable, AccessDenied …) when nothing can be stored at all; whatever else
-    fails is a verdict and a note.
+    Raises StoreError (StoreUnreachable, AccessDenied …) when nothing can be stored at all, and StoreFull when
+    there is no room to try; whatever else fails is a verdict and a note.
     """
     return _Probe(store, f"probes/{run_id}", now).run()
 
@@ -100,6 +100,8 @@ class _Probe:
             if (first, second) != ("stored", "exists") or self._store.get(name) != b"first":
                 return "no"
             most = max(self._winners(store, self._name(f"race{n}")) for n in range(_RACES))
+        except StoreFull:
+            raise
         except StoreError as error:
             self._notes.append(f"create-only: {error.message}")
             return "unknown"
@@ -120,6 +122,8 @@ class _Probe:
         try:
             written = store.write_once(name, b"these bytes", declare=b"those bytes")
             return "yes" if written == "refused" and self._store.stat(name) is None else "no"
+        except StoreFull:
+            raise
         except StoreError as error:
             self._notes.append(f"checksum: {error.message}")
             return "unknown"
@@ -129,6 +133,8 @@ class _Probe:
             before = self._now()
             clock = self._store.clock()
             after = self._now()
+        except StoreFull:
+            raise
         except StoreError as error:
             self._notes.append(f"clock: {error.message}")
             return None, None

@@ -33,6 +33,8 @@ _CLOCK = "Set the clock of this machine right: requests are refused when it is m
 _REGION = "Set AWS_REGION to the region of the bucket."
 _BUSY = "The store is busy; run again later, or with fewer --jobs."
 _FULL = "Raise the quota or make room, then run again; nothing needs to be removed by hand."
+# Swift says of its quotas that the object is too large; for itself no object of ours is.
+_TOO_LARGE = "The quota may be used up: raise it or make room, or lower --chunk-bytes, then run again."
 _ENDPOINT = "Check --s3-endpoint and --s3-addressing, the network and a proxy between."
 
 _BY_CODE: dict[str, tuple[type[StoreError], str]] = {
@@ -58,7 +60,7 @@ _BY_CODE: dict[str, tuple[type[StoreError], str]] = {
     "IllegalLocationConstraintException": (StoreError, _REGION),
     "InvalidObjectState": (StoreError, "The object is in a cold storage class: bring it back first."),
     "InvalidRange": (StoreError, "The object is shorter than what refers to it says: run `zbackup verify`."),
-    "EntityTooLarge": (StoreError, "The object is larger than this store takes."),
+    "EntityTooLarge": (StoreFull, _TOO_LARGE),
     "QuotaExceeded": (StoreFull, _FULL),
     "StorageQuotaExceeded": (StoreFull, _FULL),
     "XMinioAdminBucketQuotaExceeded": (StoreFull, _FULL),

@@ -253,6 +253,12 @@ def restore_of(schema: str, name: str, handlers: Iterable[str] = ()) -> Restore:
     return "load" if owner(schema, name, handlers) is None else "warm"
 
 
+def is_state(schema: str, name: str) -> bool:
+    """Tell whether nothing but a copy brings a table's rows back; of an unknown one that must be assumed."""
+    known = find(schema, name)
+    return known is None or (known.kind == "state" and known.captured)
+
+
 def outlived(schema: str, name: str, handlers: Iterable[str]) -> bool:
     """
     Tell whether a derived table that no handler owns is a leftover: of an older version, not read any more.
