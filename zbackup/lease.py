@@ -42,6 +42,9 @@ SKEW = timedelta(minutes=1)
 # The least of several waits so often for others to withdraw, about three seconds in all.
 LOOKS = 7
 
+# Runs of this process that have a lease or want one. It may have others that could not be released.
+_at_work: set[str] = set()
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 
@@ -60,21 +63,13 @@ def hold(
     Raises Busy when another one holds it for longer than `wait`.
     """
     holder = _Holder(archive, what, duration, report)
-    holder.acquire(wait)
-    stopped = threading.Event()
-    renewal = threading.Thread(target=holder.renew, args=(stopped,), daemon=True)
-    renewal.start()
-    answers = True
+    _at_work.add(holder.run)
     try:
-        yield
-    except StoreUnreachable:
-        answers = False
-        raise
+        holder.acquire(wait)
+        with holder.kept():
+            yield
     finally:
-        stopped.set()
-        renewal.join()
-        if answers:
-            holder.release()
+        _at_work.discard(holder.run)
 
 
 class _Holder:
@@ -100,7 +95,24 @@ class _Holder:
             time.sleep(min(pause, max(deadline - time.monotonic(), 0)))
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    def renew(self, stopped: threading.Event) -> None:
+    @contextmanager
+    def kept(self) -> Generator[None]:
+        stopped = threading.Event()
+        renewal = threading.Thread(target=self._renew, args=(stopped,), daemon=True)
+        renewal.start()
+        answers = True
+        try:
+            yield
+        except StoreUnreachable:
+            answers = False
+            raise
+        finally:
+            stopped.set()
+            renewal.join()
+            if answers:
+                self._release()
+
+    def _renew(self, stopped: threading.Event) -> None:
         """Write the lease anew until told to stop."""
         while not stopped.wait(self.duration / timedelta(seconds=3)):
             try:
@@ -108,7 +120,7 @@ class _Holder:
             except StoreError as error:
                 self.report(Warned(f"{error.message}: the lease was not prolonged; another run may begin beside this"))
 
-    def release(self) -> None:
+    def _release(self) -> None:
         if self.newest is None:
             return
         released, self.newest = self.newest, None
@@ -128,10 +140,10 @@ class _Holder:
                 time.sleep(FIRST_PAUSE * 1.5**look)
                 other = self._others()
         except BaseException:
-            self.release()
+            self._release()
             raise
         if other is not None:
-            self.release()
+            self._release()
         return other
 
     def _others(self) -> LeaseName | None:
@@ -143,7 +155,10 @@ class _Holder:
 
     def _died(self, lease: LeaseName) -> bool:
         record = self._record(lease)
-        return record is not None and record.process is not None and is_gone(record.process)
+        if record is None or record.process is None:
+            return False
+        mine = record.process == this_process()
+        return (mine and lease.run not in _at_work) or is_gone(record.process)
 
     def _put(self) -> None:
         now = self._now()
