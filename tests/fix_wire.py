@@ -6,7 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self
@@ -86,11 +86,19 @@ class Wire:
             self.passed = {"up": 0, "down": 0}
             self.met.clear()
             self._fault = fault
-            self._counted = self._found = 0
+            self._counted = 0
+            self.found = 0
+            """how often the text was sent"""
             self._on: _Link | None = None
             """the connection that has sent the text"""
             self._all: Fault | None = None
             """what meets new connections, too"""
+
+    def cut(self) -> None:
+        """Cut all connections now."""
+        with self._lock:
+            for link in self._links:
+                link.strike("cut")
 
     def __enter__(self) -> Self:
         self._start(self._accept)
@@ -99,9 +107,7 @@ class Wire:
     def __exit__(self, *_: object) -> None:
         self._ending.set()
         self._listener.shutdown(socket.SHUT_RDWR)
-        with self._lock:
-            for link in self._links:
-                link.strike("cut")
+        self.cut()
         for thread in self._threads:
             thread.join()
         self._listener.close()
@@ -146,7 +152,6 @@ class Wire:
                     with self._lock:
                         for each in self._links if fault.whole else {link}:
                             each.strike(fault.kind)
-                    self.met.set()
             if link.state == "stalled":
                 self._ending.wait()
             elif link.state == "open":
@@ -173,13 +178,14 @@ class Wire:
 
     def _says(self, link: _Link, fault: Fault, data: bytes) -> bool:
         text = link.sent + data
-        self._found += text.count(fault.when)
+        self.found += text.count(fault.when)
         link.sent = text[len(text) - len(fault.when) + 1 :]
-        return self._found >= fault.nth
+        return self.found >= fault.nth
 
     def _happens(self, fault: Fault) -> Fault:
         self._fault = None
         self._all = fault if fault.whole else None
+        self.met.set()
         return fault
 
 
@@ -195,7 +201,7 @@ def wires() -> Iterator[Wires]:
 
 
 @contextmanager
-def wired(dsn: str) -> Iterator[tuple[Wire, str]]:
+def wired(dsn: str) -> Generator[tuple[Wire, str]]:
     """Lay a wire to the server of a DSN that names the folder of its socket; yields it and the DSN through it."""
     place = conninfo_to_dict(dsn)
     with Wire(f"{place['host']}/.s.PGSQL.{place['port']}") as wire:
