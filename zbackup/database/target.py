@@ -57,7 +57,7 @@ LOCK_TIMEOUT = timedelta(seconds=60)
 _LOCK = int.from_bytes(b"zbackup", "big")
 
 # Harmless for others, undone when the session ends. What is committed asynchronously is lost in a crash
-# together with the ledger's word for it; the last transaction of a restore is synchronous.
+# together with the ledger's word for it; the first and the last transaction of a restore are synchronous.
 _SETTINGS = {
     "synchronous_commit": "off",
     "maintenance_work_mem": "256MB",
