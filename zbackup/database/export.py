@@ -105,9 +105,7 @@ def copy_out(connection: psycopg.Connection[Any], statement: sql.Composed) -> It
     if result is None or result.status != pq.ExecStatus.COMMAND_OK:
         raise _error(connection, result)
     if result.command_tuples != rows:
-        raise SourceError(
-            f"{rows} rows arrived, the server sent {result.command_tuples}", hint="Run the backup again."
-        )
+        raise SourceError(f"{rows} rows arrived, the server sent {result.command_tuples}", hint="Run the backup again.")
 
 
 def _result(conn: pq.abc.PGconn, incoming: select.poll) -> pq.abc.PGresult | None:
