@@ -6,12 +6,11 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
-import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 Way = Literal["up", "down"]
@@ -187,17 +186,6 @@ class Wire:
         self._all = fault if fault.whole else None
         self.met.set()
         return fault
-
-
-class Wires(Protocol):
-    def __call__(self, upstream: Address) -> Wire: ...
-
-
-@pytest.fixture
-def wires() -> Iterator[Wires]:
-    """Lay wires to servers."""
-    with ExitStack() as stack:
-        yield lambda upstream: stack.enter_context(Wire(upstream))
 
 
 @contextmanager

@@ -42,12 +42,12 @@ pytestmark = [pytest.mark.slow, *([pytest.mark.timeout(0)] if CUTS > 2 else [])]
 SMALL = ("--jobs", "2", "--chunk-bytes", "64KiB", "--horizon-margin", "0s")
 
 
-def spread(passed: dict[Way, int]) -> Iterable[Fault]:
+def spread(passed: dict[Way, int], cuts: int = CUTS) -> Iterable[Fault]:
     """Choose points of a run, both ways; one connection breaks or all, in turn."""
     for way, total in passed.items():
-        for number in range(CUTS):
+        for number in range(cuts):
             whole = number % 2 == (way == "up")
-            yield Fault("reset" if number % 2 else "cut", way, int(total * (number + 0.5) / CUTS), whole=whole)
+            yield Fault("reset" if number % 2 else "cut", way, int(total * (number + 0.5) / cuts), whole=whole)
 
 
 @dataclass(frozen=True)
