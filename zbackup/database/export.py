@@ -83,6 +83,8 @@ def copy_out(connection: psycopg.Connection[Any], statement: sql.Composed) -> It
     conn.send_query(statement.as_bytes(connection))
     started = _result(conn, incoming)
     if started is None or started.status != pq.ExecStatus.COPY_OUT:
+        while _result(conn, incoming) is not None:
+            pass
         raise _error(connection, started)
     rows = 0
     complete = False
