@@ -23,9 +23,11 @@ from zbackup.archive.manifest import (
 )
 from zbackup.attempt import Attempt, BackupOptions, Rewritten
 from zbackup.database.connection import connect, source_errors
+from zbackup.database.sessions import naming_lockers
 from zbackup.errors import UsageError
 from zbackup.progress import Report, Warned, silent
 from zbackup.source import Blocker
+from zbackup.zitadel import events
 
 # A table rewritten while it is read is read again under a new snapshot this often: setup rewrites it at most
 # once, and a backup that meets more should say so.
@@ -78,7 +80,11 @@ def backup(
     """
     begun = time.monotonic()
     _expect_spool(options.spool)
-    with source_errors(source), connect(source) as control:
+    with (
+        source_errors(source),
+        connect(source, lock_timeout=options.lock_timeout) as control,
+        naming_lockers(control, f"{events.SCHEMA}.{events.TABLE}"),
+    ):
         primary = connect(fence) if fence is not None else None
         try:
             for attempt in range(1, ATTEMPTS + 1):

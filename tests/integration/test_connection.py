@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -162,3 +165,42 @@ def test_a_session_that_was_ended_may_be_tried_again(postgres: EmbeddedPostgres,
 
             assert caught.value.retry
             assert "restarted" in caught.value.hint
+
+
+def test_a_peer_that_vanished_is_noticed(postgres: EmbeddedPostgres) -> None:
+    """
+    Both ends ask the kernel to look after each other, as the DSN says or else every minute.
+    """
+
+    def probes(given: str = "") -> tuple[list[int], list[str]]:
+        with connect(f"{postgres.dsn(tcp=True)} {given}") as session:
+            names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
+            theirs = [session.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in names]
+            with socket.socket(fileno=os.dup(session.fileno())) as end:
+                assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                ours = [end.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+        return ours, [value for row in theirs if row for value in row]
+
+    assert probes() == ([60, 10, 6], ["60", "10", "6"])
+    assert probes("keepalives_idle=7 keepalives_count=3") == ([7, 10, 3], ["60", "10", "6"])
+
+
+def test_a_service_keeps_its_own_probes(
+    postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What a service file says about the wire counts, however the service is named.
+    """
+    place = conninfo_to_dict(postgres.dsn(tcp=True, keepalives_idle=9))
+    file = tmp_path / "services"
+    file.write_text("[ours]\n" + "".join(f"{key}={value}\n" for key, value in place.items()))
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+
+    def idle(dsn: str) -> int:
+        with connect(dsn) as session, socket.socket(fileno=os.dup(session.fileno())) as end:
+            return end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+
+    assert idle("service=ours") == 9
+    monkeypatch.setenv("PGSERVICE", "ours")
+    assert idle("") == 9

@@ -67,6 +67,8 @@ def take(connection: Connection, plan: RestorePlan, run: Run, pre_data: bytes | 
     """
     check_server(connection, plan)
     with connection.transaction():
+        # Sessions that open after a crash must find what is taken; what they do later only goes with its entry.
+        connection.execute("SET LOCAL synchronous_commit = on")
         found = _relations(connection)
         if LEDGER in found or RESTORING in found:
             return _resume(connection, plan, run, found)

@@ -8,17 +8,22 @@ two transactions: settings, snapshots and process ids mean nothing behind those.
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import time
+from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
 import psycopg
+from psycopg import pq
 from psycopg.rows import TupleRow
 
 from zbackup.database.failures import Role, refused, shown, source_errors, target_errors, translated
 from zbackup.dsn import parse
 from zbackup.errors import NotSupported
 
-__all__ = ["Connection", "Role", "connect", "same_server", "shown", "source_errors", "target_errors"]
+__all__ = ["Connection", "Role", "cancel", "connect", "same_server", "shown", "source_errors", "target_errors"]
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -47,7 +52,19 @@ _PINNED = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
+    # For the server, too, a peer may vanish: its snapshot would hold back VACUUM for hours.
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "6",
 }
+
+# A peer that vanished without a word (power, a firewall that forgets) is noticed within two minutes while we wait
+# for it; without these after two hours, or never. One that is merely slow still answers the kernel's probes. There
+# is no tcp_user_timeout: it would also end a session whose server takes in no rows for as long, as a busy one may.
+_KEEPALIVES = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
+
+# A server that does not take a request to cancel within this time is not asked twice.
+_CANCEL_SECONDS = 3
 
 # A pooler gives out the process that came back last, or rotates: looks with and without a transaction held open
 # beside tell either at once, unless other sessions take part or it is slow to take a process back.
@@ -83,6 +100,30 @@ def connect(dsn: str, *, role: Role = "source", lock_timeout: timedelta | None =
     return connection
 
 
+def cancel(sessions: Iterable[Connection]) -> None:
+    """
+    Let the server end what sessions run in other threads, so that these go on; hang up where it does not answer.
+
+    Raises nothing: it is called where something failed before.
+    """
+    answers = True
+    for session in sessions:
+        with contextlib.suppress(psycopg.Error, OSError):
+            try:
+                if answers:
+                    session.cancel_safe(timeout=_CANCEL_SECONDS)
+            except psycopg.Error:
+                answers = False
+            if not answers:
+                _hang_up(session)
+
+
+def _hang_up(session: Connection) -> None:
+    """End the connection below libpq, which another thread waits in."""
+    with socket.socket(fileno=os.dup(session.fileno())) as end:
+        end.shutdown(socket.SHUT_RDWR)
+
+
 def same_server(connection: Connection, other: Connection) -> bool:
     """
     Tell whether two sessions reached the same running server and database.
@@ -98,10 +139,18 @@ def _place(connection: Connection) -> TupleRow | None:
 
 
 def _open(dsn: str, role: Role) -> Connection:
-    parse(dsn)
+    given = parse(dsn).keys() | {option.keyword.decode() for option in pq.Conninfo.get_defaults() if option.val}
+    # A service may set them, and gives way to whatever else does.
+    missing = set[str]() if "service" in given else _KEEPALIVES.keys() - given
+    keepalives: dict[str, Any] = {key: _KEEPALIVES[key] for key in missing}
     with translated(dsn, role):
         return psycopg.connect(
-            dsn, autocommit=True, prepare_threshold=None, application_name=APPLICATION, client_encoding="UTF8"
+            dsn,
+            autocommit=True,
+            prepare_threshold=None,
+            application_name=APPLICATION,
+            client_encoding="UTF8",
+            **keepalives,
         )
 
 

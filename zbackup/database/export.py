@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import select
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -73,35 +74,47 @@ def copy_out(connection: psycopg.Connection[Any], statement: sql.Composed) -> It
     Yield each row of a COPY TO STDOUT in text form.
 
     Goes to libpq directly: a call per row is what an export costs, and psycopg's own iteration takes three
-    times as long (measured on 15).
+    times as long (measured on 15). But it never waits inside libpq, where nothing else of the program would go on,
+    no signal be answered: psycopg's call keeps the interpreter to itself.
     """
     conn = connection.pgconn
-    started = conn.exec_(statement.as_bytes(connection))
-    if started.status != pq.ExecStatus.COPY_OUT:
+    incoming = select.poll()
+    incoming.register(conn.socket, select.POLLIN)
+    conn.send_query(statement.as_bytes(connection))
+    started = _result(conn, incoming)
+    if started is None or started.status != pq.ExecStatus.COPY_OUT:
+        while _result(conn, incoming) is not None:
+            pass
         raise _error(connection, started)
     rows = 0
     complete = False
     try:
-        while True:
-            length, data = conn.get_copy_data(0)
-            if length <= 0:
-                break
-            rows += 1
-            yield bytes(data)
+        while (received := conn.get_copy_data(1))[0] >= 0:
+            if received[0]:
+                rows += 1
+                yield bytes(received[1])
+            else:
+                incoming.poll()
+                conn.consume_input()
+        result = _result(conn, incoming)
+        while _result(conn, incoming) is not None:
+            pass
         complete = True
     finally:
         if not complete:
-            # The reader gave up in the middle: the protocol state is spoilt.
+            # The reader gave up in the middle, or nothing comes any more: the protocol state is spoilt.
             conn.finish()
-    result = conn.get_result()
-    failed = result if result is not None and result.status != pq.ExecStatus.COMMAND_OK else None
-    counted = result.command_tuples if result is not None else None
-    while conn.get_result() is not None:
-        pass
-    if failed is not None or result is None:
-        raise _error(connection, failed)
-    if counted != rows:
-        raise SourceError(f"{rows} rows arrived, the server sent {counted}", hint="Run the backup again.")
+    if result is None or result.status != pq.ExecStatus.COMMAND_OK:
+        raise _error(connection, result)
+    if result.command_tuples != rows:
+        raise SourceError(f"{rows} rows arrived, the server sent {result.command_tuples}", hint="Run the backup again.")
+
+
+def _result(conn: pq.abc.PGconn, incoming: select.poll) -> pq.abc.PGresult | None:
+    while conn.is_busy():
+        incoming.poll()
+        conn.consume_input()
+    return conn.get_result()
 
 
 def _error(connection: psycopg.Connection[Any], result: pq.abc.PGresult | None) -> psycopg.Error:

@@ -106,7 +106,9 @@ _MEANINGS = {
     "08": _LOST,
     "08001": _UNREACHABLE,
     "snapshot": _Meaning(
-        "All sessions must reach the same server: name one host, no load balancer, no pooler.", retry=True
+        "The session that holds it has ended, or not all sessions reach the same server: name one host, no load "
+        "balancer, no pooler, and run the same command again.",
+        retry=True,
     ),
     "25006": _Meaning("The server or the role is read-only: write to the primary.", refused=True),
     "25P03": _LOST,

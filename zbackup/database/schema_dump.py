@@ -126,7 +126,9 @@ def _program(path: str) -> Program | None:
     return Program(Path(executable), said[1].strip()) if said else None
 
 
-def _run(program: Program, connection: Connection, options: list[str], schemas: Iterable[str]) -> bytes:
+def _run(
+    program: Program, connection: Connection, options: list[str], schemas: Iterable[str], *, tries: int = 2
+) -> bytes:
     command = [
         str(program.path), "--schema-only", "--encoding=UTF8", "--no-password", f"--lock-wait-timeout={LOCK_WAIT_MS}",
         "--no-owner", "--no-privileges", "--no-tablespaces", "--no-publications", "--no-subscriptions",
@@ -146,6 +148,9 @@ def _run(program: Program, connection: Connection, options: list[str], schemas: 
         raise _Failed(f"{program.path} took longer than {LONGEST_SECONDS} s") from None
     except OSError as error:
         raise _Failed(f"{program.path} cannot be run: {error.strerror or error}") from None
+    if done.returncode and tries > 1 and b"connection" in done.stderr:
+        # It broke. Were it for the server, we are about to hear of it; else this capture would lack its schema.
+        return _run(program, connection, options, schemas, tries=tries - 1)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
         if connection.info.password:

@@ -17,11 +17,13 @@ A session that hides is judged by its virtualxid lock, which every transaction h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+import psycopg
 from psycopg.rows import class_row
 
 from zbackup.database.connection import Connection
@@ -173,3 +175,33 @@ def prepared(connection: Connection, table_oid: int) -> tuple[Blocker, ...]:
     """
     rows = connection.execute(_PREPARED, (table_oid,)).fetchall()
     return tuple(Blocker("prepared", None, owner, None, since, gid or "ending") for gid, owner, since in rows)
+
+
+# Whoever waits for such a lock keeps others out as well.
+_LOCKERS = """
+    SELECT l.pid, a.usename, a.application_name, a.xact_start
+      FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+     WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.relation = to_regclass(%s)
+       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+     ORDER BY l.granted DESC, l.pid
+"""
+
+
+@contextmanager
+def naming_lockers(connection: Connection, table: str) -> Generator[None]:
+    """
+    Let the error about a lock that was not to be had name the table, and who has or awaits it.
+
+    The connection must be in no transaction when it is raised.
+    """
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        found = [
+            f"pid {pid} (role {role}, application {application or 'without a name'}, in a transaction since {since})"
+            if pid is not None
+            else "a prepared transaction"
+            for pid, role, application, since in connection.execute(_LOCKERS, (table,))
+        ]
+        who = "; ".join(found) or "a session that has let go since"
+        raise psycopg.errors.LockNotAvailable(f"{table} is locked by {who}") from error

@@ -14,6 +14,7 @@ gives table locks back with a savepoint.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from zbackup.database.connection import connect
+from zbackup.database.connection import cancel, connect
 from zbackup.database.export import ALONG_INDEX
 
 
@@ -90,7 +91,8 @@ class Worker:
             _set(self.connection, self._lock_timeout)
             yield self.connection
         finally:
-            if not self.connection.closed:
+            # Where the connection is lost, what broke first says why.
+            with contextlib.suppress(psycopg.OperationalError):
                 run("ROLLBACK")
 
     def close(self) -> None:
@@ -117,7 +119,7 @@ class Holder:
             _set(self.connection, self._lock_timeout)
             yield self.connection
         finally:
-            if not self.connection.closed:
+            with contextlib.suppress(psycopg.OperationalError):
                 run("ROLLBACK TO reading")
                 run("RELEASE reading")
 
@@ -160,9 +162,7 @@ class Workers:
 
     def cancel(self) -> None:
         """Ask the server to end what the workers run, so that an interrupted backup leaves at once."""
-        for worker in self._all:
-            if not worker.connection.closed:
-                worker.connection.cancel_safe(timeout=5)
+        cancel(worker.connection for worker in self._all)
 
     def close(self) -> None:
         for worker in self._all:

@@ -23,7 +23,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from zbackup.archive.names import EVENTS as CHUNKS
-from zbackup.database.connection import connect, target_errors
+from zbackup.database.connection import cancel, connect, target_errors
 from zbackup.database.schema_text import check_expression
 from zbackup.errors import Busy
 from zbackup.progress import Report, Warned, silent
@@ -57,7 +57,7 @@ LOCK_TIMEOUT = timedelta(seconds=60)
 _LOCK = int.from_bytes(b"zbackup", "big")
 
 # Harmless for others, undone when the session ends. What is committed asynchronously is lost in a crash
-# together with the ledger's word for it; the last transaction of a restore is synchronous.
+# together with the ledger's word for it; the first and the last transaction of a restore are synchronous.
 _SETTINGS = {
     "synchronous_commit": "off",
     "maintenance_work_mem": "256MB",
@@ -208,12 +208,10 @@ def each(dsn: str, jobs: int, items: Iterable[T], work: Callable[[Connection, T]
     The first error, or an interruption, cancels what the other sessions run, and is raised.
     """
     queue = deque(items)
-    sessions: list[Connection] = []
     stop = threading.Event()
 
-    def run() -> None:
-        with target_errors(dsn), session(dsn) as connection:
-            sessions.append(connection)
+    def run(connection: Connection) -> None:
+        with target_errors(dsn):
             while not stop.is_set():
                 try:
                     item = queue.popleft()
@@ -221,17 +219,18 @@ def each(dsn: str, jobs: int, items: Iterable[T], work: Callable[[Connection, T]
                     return
                 work(connection, item)
 
-    with ThreadPoolExecutor(min(jobs, len(queue)) or 1, thread_name_prefix="restore") as pool:
-        futures = [pool.submit(run) for _ in range(min(jobs, len(queue)))]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:
-            stop.set()
-            for connection in sessions:
-                with contextlib.suppress(psycopg.Error):
-                    connection.cancel_safe(timeout=5)
-            raise
+    with contextlib.ExitStack() as opened:
+        # Here and not in the threads, so that an interruption finds each of them.
+        sessions = [opened.enter_context(session(dsn)) for _ in range(min(jobs, len(queue)))]
+        with ThreadPoolExecutor(len(sessions) or 1, thread_name_prefix="restore") as pool:
+            futures = [pool.submit(run, connection) for connection in sessions]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                stop.set()
+                cancel(sessions)
+                raise
 
 
 # The ledger

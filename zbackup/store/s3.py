@@ -143,7 +143,12 @@ class S3Store:
     def stat(self, name: str) -> Stat | None:
         key = self._key(name)
         try:
-            found = self._request(name, lambda: self._client.head_object(Bucket=self._bucket, Key=key))
+            found = self._request(
+                name,
+                lambda: _whole(
+                    self._shown(name), self._client.head_object(Bucket=self._bucket, Key=key), "ContentLength"
+                ),
+            )
         except ObjectMissing:
             return None
         return Stat(name, int(found["ContentLength"]))
@@ -233,7 +238,9 @@ class S3Store:
     def _pages(self, prefix: str) -> Iterator[Stat]:
         request: dict[str, object] = {"Bucket": self._bucket, "Prefix": prefix, "MaxKeys": self._page}
         while True:
-            page = self._request("", lambda: self._client.list_objects_v2(**request))
+            page = self._request(
+                "", lambda: _whole(self.address, self._client.list_objects_v2(**request), "IsTruncated")
+            )
             for entry in page.get("Contents", []):
                 name = str(entry["Key"])[len(self._prefix) :]
                 if is_name(name):
@@ -277,10 +284,25 @@ def _client(endpoint: str | None, addressing: str | None, region: str | None) ->
     return cast("_Client", session.client("s3", endpoint_url=endpoint, region_name=region, config=config))
 
 
+def _whole(what: str, answer: dict[str, Any], last: str) -> dict[str, Any]:
+    """
+    Refuse an answer that lacks what each has.
+
+    To the SDK a connection that breaks among the headers is no error, and no body is an empty listing.
+    """
+    if last not in answer:
+        raise StoreUnreachable(f"{what}: the answer was cut short (no {last})")
+    return answer
+
+
 def _part(what: str, answer: dict[str, Any], offset: int | None) -> Part:
     """Read off an answer what it carries; with an offset it must be a range that begins there."""
     stream = answer["Body"]
-    size = int(answer["ContentLength"])
+    try:
+        size = int(_whole(what, answer, "ContentLength")["ContentLength"])
+    except StoreUnreachable:
+        stream.close()
+        raise
     if offset is not None:
         total = re.fullmatch(rf"bytes {offset}-\d+/(\d+)", str(answer.get("ContentRange", "")))
         if total is None:

@@ -9,6 +9,7 @@ rest may quote settings, and "invalid header value" quotes the session token. So
 from __future__ import annotations
 
 import contextlib
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, cast
 
 from zbackup.errors import AccessDenied, ObjectMissing, StoreError, StoreFull, StoreUnreachable
@@ -93,6 +94,9 @@ _BY_STATUS: dict[int, str] = {
     501: "NotImplemented", 507: "InsufficientStorage",
 }  # fmt: skip
 
+# What the SDK says of half a header: http.client takes a connection that breaks there for the end of the headers.
+_HALF = ("Invalid timestamp", "invalid literal for int")
+
 # By class and its bases, the nearest first.
 _BY_CLASS: dict[str, tuple[type[StoreError], str, str]] = {
     "NoCredentialsError": (AccessDenied, "no credentials found", f"{_KEYS} An unset AWS_PROFILE is common."),
@@ -143,7 +147,11 @@ def _translated(what: str, error: Exception) -> StoreError | None:
     reason = next((cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
     if "certificate" in reason.lower():
         return StoreError(f"{what}: {reason}", hint="Set AWS_CA_BUNDLE to the certificate of its authority.")
-    if isinstance(error, UnicodeError) or any(isinstance(cause, ValueError) for cause in causes[1:]):
+    if isinstance(error, ValueError) and str(error).startswith(_HALF):
+        return StoreUnreachable(f"{what}: the answer was cut short among its headers", hint=_ENDPOINT)
+    # http.client's own errors come of what was received, and may have a ValueError behind them, too.
+    received = any(isinstance(cause, HTTPException) for cause in causes)
+    if isinstance(error, UnicodeError) or (not received and any(isinstance(cause, ValueError) for cause in causes[1:])):
         return AccessDenied(f"{what}: the credentials hold a character that cannot be sent", hint=_KEYS)
     for kind in type(error).__mro__:
         if kind.__name__ in _BY_CLASS:
