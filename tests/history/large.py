@@ -1,0 +1,51 @@
+"""Rows as large as nobody's should be: events and assets of many megabytes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Json
+
+APART, TOGETHER, SPREAD, ASSETS = 4, 2, 3, 3
+"""events a second apart, of one instant, hours apart; and assets"""
+
+
+def fill_large(connection: psycopg.Connection[Any], row_bytes: int, *, start: datetime, end: datetime) -> int:
+    """
+    Append events with payloads of so many bytes, and assets of half as many, whose text has two digits a byte.
+
+    Commits. Returns the bytes of the largest row as text.
+    """
+    rng = random.Random(1)
+    statement = b"""INSERT INTO eventstore.events2 VALUES ('large', 'test', %s, 'test.large', 1, 1, %s, %s, 'test', 'o',
+        extract(epoch FROM %s::timestamptz), %s)"""
+    for number, at in enumerate(_instants(start, end)):
+        # Digits of hexadecimal shrink to the half: less than that a real payload would hardly do.
+        payload = Json({"text": rng.randbytes(row_bytes // 2).hex()})
+        connection.execute(statement, (str(number), at, payload, at, number))
+    for number in range(ASSETS):
+        connection.execute(
+            """INSERT INTO system.assets (instance_id, asset_type, resource_owner, name, content_type, data, updated_at)
+               VALUES ('large', '4', 'org', %s, 'image/png', %s, now())""",
+            (str(number), rng.randbytes(row_bytes // 2)),
+        )
+    connection.commit()
+    row = connection.execute(
+        """SELECT max(octet_length(payload::text)) FROM eventstore.events2 WHERE event_type = 'test.large'"""
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def _instants(start: datetime, end: datetime) -> Iterator[datetime]:
+    middle = start + (end - start) / 2
+    for number in range(APART):
+        yield middle + timedelta(seconds=number)
+    for _ in range(TOGETHER):
+        yield middle + timedelta(minutes=1)
+    for number in range(SPREAD):
+        yield start + (end - start) * (number + 1) / (SPREAD + 1)
