@@ -132,6 +132,7 @@ def compare_backup(archive: Archive, manifest: Manifest, *, report: Report = sil
         for frame in archive.read(chunk):
             fold.add(frame)
             report(Advance(frame.count(b"\n"), len(frame), *total))
+            del frame
     captured = _captured(archive, table)
     return Comparison(manifest.backup, len(captured), compare(fold, captured), tuple(doubts(fold)))
 

@@ -87,7 +87,11 @@ def copy_out(connection: psycopg.Connection[Any], statement: sql.Composed) -> It
             if length <= 0:
                 break
             rows += 1
-            yield bytes(data)
+            row = bytes(data)
+            del data
+            yield row
+            # A row may be huge: it is let go before the next one comes, here and by all through whom it passes.
+            del row
         complete = True
     finally:
         if not complete:
