@@ -126,10 +126,6 @@ class ChunkWriter:
     def raw_bytes(self) -> int:
         return sum(frame.raw_bytes for frame in self._frames)
 
-    @property
-    def last(self) -> Cursor | None:
-        return self._last
-
     def add_events(self, facts: FrameFacts, rows: list[bytes]) -> None:
         """Append event rows that `inspect_frame` has seen: a frame, or more of the last one (see `event_frames`)."""
         self._instances.update(facts.instances)

@@ -104,14 +104,15 @@ class Draft:
         self._sink, self._name, self._lo, self._hi = sink, slice_name, lo, hi
         self._chunks: list[ChunkRef] = []
         self._writer: ChunkWriter | None = None
+        self._last: datetime | None = None
 
     def add(self, frame: list[bytes], facts: FrameFacts) -> None:
         """Append a frame; a chunk that is full is stored when the next one begins."""
-        writer = self._writer
-        if writer is not None and writer.raw_bytes >= self._sink.chunk_bytes:
-            # But not within an instant, whose rows a huge one divides.
-            if writer.last is None or writer.last.created_at != facts.first.created_at:
-                self._close(facts.first.created_at)
+        full = self._writer is not None and self._writer.raw_bytes >= self._sink.chunk_bytes
+        # But not within an instant, whose rows a huge one divides.
+        if full and self._last != facts.first.created_at:
+            self._close(facts.first.created_at)
+        self._last = facts.last.created_at
         self._writer = self._writer or ChunkWriter(self._sink.header, spool=self._sink.spool)
         self._writer.add_events(facts, frame)
 

@@ -19,8 +19,8 @@ import zstandard
 from zbackup.archive import codec, names
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import FRAME_BYTES, HUGE_BYTES, ChunkFile, ChunkWriter, Header
-from zbackup.archive.manifest import FORMAT, Capture, CapturedTable, ObjectRef
 from zbackup.archive.frames import LIST_BYTES, RECORD_BYTES, LongRow
+from zbackup.archive.manifest import FORMAT, Capture, CapturedTable, ObjectRef
 from zbackup.errors import Damaged, NotSupported
 from zbackup.progress import Advance, ObjectStored, Report, silent
 
