@@ -26,7 +26,7 @@ from psycopg.sql import SQL, Identifier
 
 from scripts.peak import high_water
 from tests.history import create_indexes, create_schema, fill, fill_state
-from tests.history.large import fill_large
+from tests.history.large import fill_large, fill_users
 from zbackup.database.connection import connect
 from zbackup.database.embedded import EmbeddedPostgres, Setting
 from zbackup.database.export import read_rows
@@ -73,8 +73,8 @@ class Figure:
 class Bench:
     """One server, and a folder for what the commands write."""
 
-    def __init__(self, server: EmbeddedPostgres, work: Path, jobs: int) -> None:
-        self.server, self.work, self.jobs = server, work, jobs
+    def __init__(self, server: EmbeddedPostgres, work: Path, jobs: int, users: int) -> None:
+        self.server, self.work, self.jobs, self.users = server, work, jobs, users
         self.figures: list[Figure] = []
 
     def many(self, number: int, events: int) -> dict[str, int]:
@@ -85,6 +85,8 @@ class Bench:
         with psycopg.connect(source) as connection:
             create_schema(connection, indexes=False)
             fill(connection, events=events, start=end - timedelta(days=10), end=end)
+            if self.users:
+                fill_users(connection, self.users, start=end - timedelta(days=10), end=end)
             # What is younger than the capture waits in another schema meanwhile.
             later = SQL("created_at >= {}").format(end - timedelta(days=1))
             connection.execute(SQL("CREATE TABLE later AS SELECT * FROM eventstore.events2 WHERE {}").format(later))
@@ -103,7 +105,7 @@ class Bench:
             connection.execute("ANALYZE eventstore.events2")
         self.zbackup("many", number, "backup", "--no-capture", source=source)
         self.rest("many", number, source, end - timedelta(hours=6))
-        return {"events": events, "constraints": constraints}
+        return {"events": events + self.users, "constraints": constraints}
 
     def large(self, number: int, row_bytes: int) -> dict[str, int]:
         """Measure on events and assets whose largest rows have so many bytes of payload."""
@@ -246,6 +248,7 @@ def show(figures: list[Figure]) -> None:
 def options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, prog="scripts/bench memory")
     parser.add_argument("--events", type=int, default=2_000_000, help="of the database of many; 0 leaves it out")
+    parser.add_argument("--users", type=int, default=0, help="who come to them, each with a unique name")
     parser.add_argument("--row-bytes", type=int, default=50_000_000, help="of the huge payloads; 0 leaves them out")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="of zbackup")
@@ -262,7 +265,7 @@ def main(arguments: list[str]) -> int:
         tempfile.TemporaryDirectory(prefix="zbackup-bench-", dir=chosen.work) as work,
         EmbeddedPostgres(version=chosen.version, settings=SETTINGS) as server,
     ):
-        bench = Bench(server, Path(work), chosen.jobs)
+        bench = Bench(server, Path(work), chosen.jobs, chosen.users)
         facts: dict[str, object] = {
             "time": datetime.now(UTC).isoformat(),
             "machine": platform.platform(),

@@ -109,18 +109,22 @@ def constraints_at(
     first = base.first_since
     fold, more = _known(connection, plan, first)
     difference = compare(fold, _captured(archive, table))
-    before = fold.held()
+    before = fold.held() if first is not None else None
     # Of what was before the capture its table tells, whatever the events leave open.
     settled = set(doubts(fold))
     if more:
         fold = _fold(plan.source)
         for frame in read_events(connection, plan.table, EVENT_TYPES, hi=first):
             fold.add(frame)
-    if first is not None:
+    gained = lost = frozenset[Row]()
+    left = ()
+    if before is not None:
         for frame in read_events(connection, plan.table, EVENT_TYPES, lo=first):
             fold.add(frame)
-    gained = frozenset(row for row in _of_data(fold.rows()) if row[2] not in before.get(row[:2], ()))
-    lost = frozenset(row for row in _of_data(rows_of(before)) if not fold.table.holds(row))
+        left = tuple(doubt for doubt in doubts(fold) if doubt not in settled)
+        gained = frozenset(row for row in _of_data(fold.table.rows()) if row[2] not in before.get(row[:2], ()))
+        lost = frozenset(row for row in _of_data(rows_of(before)) if not fold.table.holds(row))
+        del before
     # With an instance go all rows of it, also those that no event explains.
     gone = removed_since(connection, first) if first is not None else frozenset[str]()
     stay = (
@@ -135,7 +139,7 @@ def constraints_at(
         added=len(gained),
         removed=len(lost),
         difference=difference,
-        doubts=tuple(doubt for doubt in doubts(fold) if doubt not in settled),
+        doubts=left,
         spooled=spooled,
     )
 

@@ -49,3 +49,17 @@ def _instants(start: datetime, end: datetime) -> Iterator[datetime]:
         yield middle + timedelta(minutes=1)
     for number in range(SPREAD):
         yield start + (end - start) * (number + 1) / (SPREAD + 1)
+
+
+def fill_users(connection: psycopg.Connection[Any], users: int, *, start: datetime, end: datetime) -> None:
+    """Append the events of so many users, each of whom holds a name, one after the other. Commits."""
+    connection.execute(
+        """INSERT INTO eventstore.events2
+           SELECT 'users', 'user', (400839037394357286 + n::bigint * 1048576)::text, 'user.human.added', 1, 2, at,
+                  jsonb_build_object('userName', 'first.last' || n || '@example.com', 'firstName', 'First',
+                                     'lastName', 'Last', 'email', 'first.last' || n || '@example.com'),
+                  'system', '400839037394357287', extract(epoch FROM at), 1
+             FROM (SELECT n, %s::timestamptz + n * (%s::timestamptz - %s) / %s AS at FROM generate_series(1, %s) n) s""",
+        (start, end, start, users, users),
+    )
+    connection.commit()
