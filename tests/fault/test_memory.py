@@ -71,7 +71,7 @@ def test_memory_does_not_grow_with_the_table(new_database: Callable[[], str], tm
     ("row_bytes", "large"),
     [
         (20_000_000, Large(apart=2, together=2, spread=1, assets=2)),
-        (50_000_000, Large(apart=2, together=0, spread=0, assets=1)),
+        (50_000_000, Large(apart=2, together=0, spread=2, assets=1)),
     ],
     ids=["20 MB", "50 MB"],
 )
