@@ -183,7 +183,6 @@ def measured(arguments: list[str], work: Path) -> tuple[float, int, int]:
             except subprocess.TimeoutExpired:
                 helpers = max(helpers, *(high_water(process) for process in started_by(child.pid)), 0)
         seconds = time.monotonic() - began
-        # `verify --source` finds what `backup --audit` amended to be equal; a restore warns, and ends well.
         if code != 0:
             errors.seek(0)
             sys.exit(f"zbackup {arguments[0]} failed: {errors.read().decode()}")
@@ -191,10 +190,13 @@ def measured(arguments: list[str], work: Path) -> tuple[float, int, int]:
 
 
 def started_by(process: int) -> Iterator[int]:
-    """Yield the children of a process."""
+    """Yield the children of a process that run another program by now."""
+    program = Path(f"/proc/{process}/exe")
     for listed in Path(f"/proc/{process}/task").glob("*/children"):
         try:
-            yield from map(int, listed.read_text().split())
+            for child in map(int, listed.read_text().split()):
+                if Path(f"/proc/{child}/exe").readlink() != program.readlink():
+                    yield child
         except (FileNotFoundError, ProcessLookupError):
             continue
 
