@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
-from tempfile import SpooledTemporaryFile
 from typing import IO, Literal
 
 from zbackup.archive import find, sound
@@ -44,9 +43,6 @@ from zbackup.zitadel.migrations import constraints as of_migrations
 OF_SCHEMA = frozenset({"migration_started", "migration_done"})
 """Rows that go with the events of `zitadel setup`, not with the data."""
 
-# Rows wait in memory up to so many bytes, then in the temporary folder.
-SPOOL_BYTES = 8 << 20
-
 Basis = Literal["capture", "capture and events since", "events"]
 
 
@@ -67,14 +63,9 @@ class ConstraintsAt:
     spooled: IO[bytes]
 
     def lines(self, kept: Iterable[SystemEvent]) -> Iterator[bytes]:
-        """
-        Yield all rows as lines of COPY text, in a fixed order, once.
-
-        `kept` are the events of `zitadel setup`.
-        """
-        with self.spooled:
-            self.spooled.seek(0)
-            yield from self.spooled
+        """Yield all rows as lines of COPY text, in a fixed order; `kept` are the events of `zitadel setup`."""
+        self.spooled.seek(0)
+        yield from self.spooled
         yield from map(line_of, sorted(of_migrations(kept)))
 
 
@@ -94,18 +85,19 @@ def constraints_at(
     plan: RestorePlan,
     table: CapturedTable | None,
     base: Base,
+    spool: IO[bytes],
 ) -> ConstraintsAt:
     """
     Work out the set for the events as of T, before those of `zitadel setup` are edited: they tell the versions.
 
-    `table` is the captured one.
+    `table` is the captured one. The rows wait in `spool`, which stays the caller's.
     """
     if table is None or base.problem:
         fold = _fold(plan.source)
         for frame in read_events(connection, plan.table, EVENT_TYPES):
             fold.add(frame)
-        rows, spooled = _spool(rows_of(fold.held()))
-        return ConstraintsAt("events", rows, 0, 0, None, tuple(doubts(fold)), spooled)
+        rows = _write(spool, rows_of(fold.held()))
+        return ConstraintsAt("events", rows, 0, 0, None, tuple(doubts(fold)), spool)
     first = base.first_since
     fold, more = _known(connection, plan, first)
     difference = compare(fold, _captured(archive, table))
@@ -132,7 +124,7 @@ def constraints_at(
         for row in _captured(archive, table)
         if row not in lost and row not in gained and (row[0] not in gone or fold.table.holds(row))
     )
-    rows, spooled = _spool(chain(stay, sorted(gained)))
+    rows = _write(spool, chain(stay, sorted(gained)))
     return ConstraintsAt(
         basis="capture and events since" if base.since else "capture",
         rows=rows,
@@ -140,7 +132,7 @@ def constraints_at(
         removed=len(lost),
         difference=difference,
         doubts=left,
-        spooled=spooled,
+        spooled=spool,
     )
 
 
@@ -156,14 +148,13 @@ def _known(connection: Connection, plan: RestorePlan, first: datetime | None) ->
     return fold, more
 
 
-def _spool(rows: Iterable[Row]) -> tuple[int, IO[bytes]]:
-    """Write rows of data as lines, to be read later; return their number, too."""
-    spooled: IO[bytes] = SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
+def _write(spool: IO[bytes], rows: Iterable[Row]) -> int:
+    """Write rows of data as lines; return their number."""
     number = 0
     for row in _of_data(rows):
-        spooled.write(line_of(row))
+        spool.write(line_of(row))
         number += 1
-    return number, spooled
+    return number
 
 
 def compare_backup(archive: Archive, manifest: Manifest, *, report: Report = silent) -> Comparison:
