@@ -7,16 +7,16 @@ the events tells what they change (zitadel/constraints.py says how, and what no 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from copy import deepcopy
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime
+from itertools import chain
+from typing import IO, Literal
 
-from zbackup.archive import find
+from zbackup.archive import find, sound
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import CapturedTable, Manifest
 from zbackup.archive.plan import RestorePlan
-from zbackup.archive.sound import rows_of
 from zbackup.database.base import Base
 from zbackup.database.computed import read_events, removed_since
 from zbackup.database.target import Connection
@@ -25,7 +25,17 @@ from zbackup.event import unescape
 from zbackup.progress import Advance, Report, Step, silent
 from zbackup.source import Source
 from zbackup.survey import CONSTRAINTS, captured_table, values_of
-from zbackup.zitadel.constraints import COLUMNS, EVENT_TYPES, Difference, Fold, Row, compare, doubts, line_of
+from zbackup.zitadel.constraints import (
+    COLUMNS,
+    EVENT_TYPES,
+    Difference,
+    Fold,
+    Row,
+    compare,
+    doubts,
+    line_of,
+    rows_of,
+)
 from zbackup.zitadel.lowercase import database_lower
 from zbackup.zitadel.migrations import SystemEvent
 from zbackup.zitadel.migrations import constraints as of_migrations
@@ -41,7 +51,7 @@ class ConstraintsAt:
     """The unique constraints as of T."""
 
     basis: Basis
-    rows: frozenset[Row]
+    rows: int
     """without those that go with the events of `zitadel setup`"""
     added: int
     """by events since the capture"""
@@ -50,10 +60,13 @@ class ConstraintsAt:
     """of the captured table and the events that its backup held; None where it was no base"""
     doubts: tuple[str, ...]
     """what the events cannot tell"""
+    spooled: IO[bytes]
 
-    def lines(self, kept: Iterable[SystemEvent]) -> list[bytes]:
-        """Return all rows as lines of COPY text, in a fixed order; `kept` are the events of `zitadel setup`."""
-        return [line_of(row) for row in sorted(self.rows | of_migrations(kept))]
+    def lines(self, kept: Iterable[SystemEvent]) -> Iterator[bytes]:
+        """Yield all rows as lines of COPY text, in a fixed order; `kept` are the events of `zitadel setup`."""
+        self.spooled.seek(0)
+        yield from self.spooled
+        yield from map(line_of, sorted(of_migrations(kept)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,43 +85,76 @@ def constraints_at(
     plan: RestorePlan,
     table: CapturedTable | None,
     base: Base,
+    spool: IO[bytes],
 ) -> ConstraintsAt:
     """
     Work out the set for the events as of T, before those of `zitadel setup` are edited: they tell the versions.
 
-    `table` is the captured one.
+    `table` is the captured one. The rows wait in `spool`, which stays the caller's.
     """
-    fold = _fold(plan.source)
     if table is None or base.problem:
+        fold = _fold(plan.source)
         for frame in read_events(connection, plan.table, EVENT_TYPES):
             fold.add(frame)
-        return ConstraintsAt("events", _of_data(fold.rows()), 0, 0, None, tuple(doubts(fold)))
+        rows = _write(spool, rows_of(fold.held()))
+        return ConstraintsAt("events", rows, 0, 0, None, tuple(doubts(fold)), spool)
     first = base.first_since
-    for frame in read_events(connection, plan.table, EVENT_TYPES, hi=first):
-        fold.add(frame)
-    known = fold
-    if first is not None:
-        known = deepcopy(fold)
-        for frame in read_events(connection, plan.table, EVENT_TYPES, lo=first, known=True):
-            known.add(frame)
+    fold, more = _known(connection, plan, first)
+    difference = compare(fold, _captured(archive, table))
+    before = fold.held() if first is not None else None
+    # Of what was before the capture its table tells, whatever the events leave open.
+    settled = set(doubts(fold))
+    if more:
+        fold = _fold(plan.source)
+        for frame in read_events(connection, plan.table, EVENT_TYPES, hi=first):
+            fold.add(frame)
+    gained = lost = frozenset[Row]()
+    left = ()
+    if before is not None:
         for frame in read_events(connection, plan.table, EVENT_TYPES, lo=first):
             fold.add(frame)
-    captured = _captured(archive, table)
-    before, after = known.rows(), fold.rows()
-    lost, gained = _of_data(before - after), _of_data(after - before)
+        left = tuple(doubt for doubt in doubts(fold) if doubt not in settled)
+        gained = frozenset(row for row in _of_data(fold.table.rows()) if row[2] not in before.get(row[:2], ()))
+        lost = frozenset(row for row in _of_data(rows_of(before)) if not fold.table.holds(row))
+        del before
     # With an instance go all rows of it, also those that no event explains.
     gone = removed_since(connection, first) if first is not None else frozenset[str]()
-    stay = (row for row in captured if row not in lost and (row[0] not in gone or row in after))
-    # Of what was before the capture its table tells, whatever the events leave open.
-    settled = set(doubts(known))
+    stay = (
+        row
+        for row in _captured(archive, table)
+        if row not in lost and row not in gained and (row[0] not in gone or fold.table.holds(row))
+    )
+    rows = _write(spool, chain(stay, sorted(gained)))
     return ConstraintsAt(
         basis="capture and events since" if base.since else "capture",
-        rows=_of_data(stay) | gained,
+        rows=rows,
         added=len(gained),
         removed=len(lost),
-        difference=compare(known, captured),
-        doubts=tuple(doubt for doubt in doubts(fold) if doubt not in settled),
+        difference=difference,
+        doubts=left,
+        spooled=spool,
     )
+
+
+def _known(connection: Connection, plan: RestorePlan, first: datetime | None) -> tuple[Fold, bool]:
+    """Fold what the capture's backup held; tell whether some of that came after the first event that it did not."""
+    fold, more = _fold(plan.source), False
+    for frame in read_events(connection, plan.table, EVENT_TYPES, hi=first):
+        fold.add(frame)
+    if first is not None:
+        for frame in read_events(connection, plan.table, EVENT_TYPES, lo=first, known=True):
+            fold.add(frame)
+            more = True
+    return fold, more
+
+
+def _write(spool: IO[bytes], rows: Iterable[Row]) -> int:
+    """Write rows of data as lines; return their number."""
+    number = 0
+    for row in _of_data(rows):
+        spool.write(line_of(row))
+        number += 1
+    return number
 
 
 def compare_backup(archive: Archive, manifest: Manifest, *, report: Report = silent) -> Comparison:
@@ -132,19 +178,21 @@ def compare_backup(archive: Archive, manifest: Manifest, *, report: Report = sil
         for frame in archive.read(chunk):
             fold.add(frame)
             report(Advance(frame.count(b"\n"), len(frame), *total))
-    captured = _captured(archive, table)
-    return Comparison(manifest.backup, len(captured), compare(fold, captured), tuple(doubts(fold)))
+            del frame
+    difference = compare(fold, _captured(archive, table))
+    return Comparison(manifest.backup, table.rows, difference, tuple(doubts(fold)))
 
 
-def _captured(archive: Archive, table: CapturedTable) -> frozenset[Row]:
-    with rows_of(f"{table.schema}.{table.name}"):
-        rows = (tuple(unescape(value).decode() for value in values) for values in values_of(archive, table, COLUMNS))
-        return frozenset((instance, kind, field) for instance, kind, field in rows)
+def _captured(archive: Archive, table: CapturedTable) -> Iterator[Row]:
+    with sound.rows_of(f"{table.schema}.{table.name}"):
+        for values in values_of(archive, table, COLUMNS):
+            instance, kind, field = (unescape(value).decode() for value in values)
+            yield instance, kind, field
 
 
 def _fold(source: Source) -> Fold:
     return Fold(database_lower(source.locale_provider, source.collation, source.ctype, source.icu_locale))
 
 
-def _of_data(rows: Iterable[Row]) -> frozenset[Row]:
-    return frozenset(row for row in rows if row[1] not in OF_SCHEMA)
+def _of_data(rows: Iterable[Row]) -> Iterator[Row]:
+    return (row for row in rows if row[1] not in OF_SCHEMA)

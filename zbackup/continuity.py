@@ -125,8 +125,11 @@ def _frame_equal(archive: Archive, parent: Manifest, connection: Connection, tab
     if newest is None:
         return True
     frame = archive.trailer(newest).frames[-1]
-    digest = hashlib.sha256(archive.frame(newest, frame)).hexdigest()
-    return digest_of(connection, table, parse_instant(frame.first), newest.hi) == (digest, frame.rows)
+    digest = hashlib.sha256()
+    for piece in archive.frame(newest, frame):
+        digest.update(piece)
+        del piece
+    return digest_of(connection, table, parse_instant(frame.first), newest.hi) == (digest.hexdigest(), frame.rows)
 
 
 def newest_chunk(archive: Archive, manifest: Manifest) -> ChunkRef | None:

@@ -33,6 +33,9 @@ END = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 # PostgreSQL's numeric has at most so many; without a limit ten bytes stand for a gigabyte of digits.
 MOST_DIGITS = 131_072
 
+# The keys of a row are looked for in so much of it, lest the rest is copied; where they are longer, it is.
+_HEAD_BYTES = 4096
+
 MICROSECOND = timedelta(microseconds=1)
 
 
@@ -78,7 +81,7 @@ class Cursor:
 
 def cursor_of(line: bytes) -> Cursor:
     """Read the key columns of one COPY text line. Raises ValueError when they are not what they should be."""
-    created, position, order, instance, kind, aggregate, sequence = line.split(b"\t", 7)[:7]
+    created, position, order, instance, kind, aggregate, sequence = key_of(line)
     if b"\\" in instance or b"\\" in kind or b"\\" in aggregate:
         instance, kind, aggregate = unescape(instance), unescape(kind), unescape(aggregate)
     return Cursor(
@@ -90,6 +93,12 @@ def cursor_of(line: bytes) -> Cursor:
         aggregate,
         int(sequence),
     )
+
+
+def key_of(line: bytes) -> list[bytes]:
+    """Cut out the key columns as they stand there; fewer where there are not so many."""
+    fields = line[:_HEAD_BYTES].split(b"\t", 7)
+    return fields[:7] if len(fields) > 7 else line.split(b"\t", 7)[:7]
 
 
 def parse_instant(text: str) -> datetime:

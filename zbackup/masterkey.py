@@ -154,7 +154,8 @@ def _frames(archive: Archive, chunks: tuple[ChunkRef, ...]) -> Iterator[tuple[by
         if trailer.aggregate_types.keys() & CARRIERS.keys():
             frames = reversed(trailer.frames) if backwards else trailer.frames
             for frame in islice(frames, CHUNK_FRAMES):
-                yield archive.frame(chunk, frame), backwards
+                for piece in archive.frame(chunk, frame):
+                    yield piece, backwards
 
 
 def _source_values(connection: Connection, table: EventTable, within: timedelta) -> Iterator[Encrypted]:

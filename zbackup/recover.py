@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import IO
 
 from zbackup import advice
 from zbackup.archive import find
 from zbackup.archive.archive import Archive
 from zbackup.archive.plan import RestorePlan
+from zbackup.archive.spool import Spool
 from zbackup.archive.table import read_table
 from zbackup.constraints import ConstraintsAt, constraints_at
 from zbackup.database import computed, edits
@@ -36,6 +38,9 @@ from zbackup.survey import CONSTRAINTS, COUNTS, FIELDS, STATES, Survey, captured
 from zbackup.unit import Unit, decide
 from zbackup.zitadel import handlers, migrations, tables
 from zbackup.zitadel.migrations import Schedule
+
+# The unique constraints wait in memory up to so many bytes, then in the temporary folder.
+SPOOL_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,26 @@ def recover(
 
     Raises TargetRefused, TargetError, Damaged; nothing is published then.
     """
+    with Spool(None, memory=SPOOL_BYTES, way_out="set TMPDIR to another one") as spool:
+        return _recover(archive, dsn, connection, plan, found, jobs, proof, report, spool)
+
+
+def _recover(
+    archive: Archive,
+    dsn: str,
+    connection: Connection,
+    plan: RestorePlan,
+    found: Survey,
+    jobs: int,
+    proof: Proof,
+    report: Report,
+    spool: IO[bytes],
+) -> Recovered:
     report(Step("tables", f"of backup {found.capture.backup}"))
     base = find_base(connection, plan, found.capture, archive.read, partial(find.counts, archive))
     unit = decide(found, base)
     report(Step("constraints"))
-    constraints = constraints_at(connection, archive, plan, captured_table(found.record, CONSTRAINTS), base)
+    constraints = constraints_at(connection, archive, plan, captured_table(found.record, CONSTRAINTS), base, spool)
     schedule, version, external = _system(connection, plan, found)
     needed = migrations.newest(version, migrations.zitadel_version(schedule.kept))
     instances = computed.live_instances(connection)

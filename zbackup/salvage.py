@@ -235,9 +235,9 @@ class Salvage(Archive):
             return
         digest = hashlib.sha256()
         for frame in rescued.trailer.frames:
-            raw = self.frame(ref, frame)
-            digest.update(raw)
-            yield raw
+            for piece in self.frame(ref, frame):
+                digest.update(piece)
+                yield piece
         if digest.hexdigest() != rescued.trailer.raw_sha256:
             raise Damaged(f"{ref.name}: it changed while it was read", hint="Run the same again.")
 

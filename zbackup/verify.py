@@ -209,6 +209,7 @@ class _Verification:
         elif self.level == "full" and name in named.tables:
             for block in self.archive.read_object(named.others[name]):
                 self.raw_bytes += len(block)
+                del block
         else:
             held = chunk or named.others[name]
             digest = hashlib.sha256()
@@ -231,6 +232,7 @@ class _Verification:
                     raise Damaged(f"{chunk.name}: {error}", hint="Restore it from another copy.") from error
                 last = facts.last
                 self.raw_bytes += len(frame)
+                del frame, rows
             trailer = reader.trailer
         if sum(trailer.instances.values()) != trailer.rows or sum(trailer.aggregate_types.values()) != trailer.rows:
             raise Damaged(f"{chunk.name}: its counts do not add up", hint="Restore it from another copy.")

@@ -12,6 +12,7 @@ from tests.cli.conftest import Zbackup
 from tests.fault.nights import Night, failed, grow, hidden, lived_in
 from tests.fix_archive import execute
 from tests.fix_disk import PAGE, NewDisk
+from tests.fix_whole import one
 
 bare, zbackup = cli.bare, cli.zbackup
 
@@ -111,3 +112,28 @@ def test_a_full_spool(night: Night, new_disk: NewDisk, monkeypatch: pytest.Monke
     assert list(disk.folder.iterdir()) == []
     assert night.zbackup(*night.backup, *spool).code == 0
     night.holds_the_source()
+
+
+def test_a_full_temporary_folder_of_a_restore(night: Night, new_disk: NewDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    It is named as it is, nothing is published, and the same command goes on once there is room.
+    """
+    disk = new_disk()
+    execute(
+        night.source,
+        """INSERT INTO eventstore.unique_constraints
+           SELECT 'i1', 'elsewhere', repeat(n::text, 12) FROM generate_series(1, 150000) n""",
+    )
+    night.init()
+    night.made()
+    target = night.new_database()
+    monkeypatch.setattr("tempfile.tempdir", str(disk.folder))
+    disk.leave(PAGE)
+
+    failed(night.ask("restore", "--target", target), 24, f"spool {disk.folder}", NO_SPACE)
+
+    assert one(target, "SELECT to_regclass('eventstore.events2') IS NULL")
+    disk.empty()
+    assert night.ask("restore", "--target", target).code == 0
+    kept = "SELECT count(*) FROM eventstore.unique_constraints WHERE unique_type = 'elsewhere'"
+    assert one(target, kept) == 150_000

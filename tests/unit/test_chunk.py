@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.rows import EPOCH, cursors, histories, history, row, row_of
-from zbackup.archive.chunk import ChunkWriter, Header, event_frames, inspect_frame, split_rows
+from zbackup.archive.chunk import FRAME_BYTES, HUGE_BYTES, ChunkWriter, Header, event_frames, inspect_frame, split_rows
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.reader import ChunkReader
 from zbackup.archive.sink import reference
@@ -154,3 +154,39 @@ def test_frames_end_where_the_time_changes() -> None:
     edges = [(cursor_of(one[-1]).created_at, cursor_of(two[0]).created_at) for one, two in zip(frames, frames[1:])]  # noqa: B905, RUF007
     assert all(end < begin for end, begin in edges)
     assert rows == [line for frame in frames for line in split_rows(b"".join(frame))]
+
+
+def test_a_frame_grows_with_huge_rows() -> None:
+    """
+    Rows that are too large to be gathered come one by one, and those of one instant still make one frame.
+    """
+    huge = "x" * HUGE_BYTES
+    second = timedelta(seconds=1)
+    rows = [
+        row(EPOCH, sequence=1),
+        row(EPOCH + second, sequence=2),
+        *(row(EPOCH + second, order=number, sequence=number, payload=huge) for number in (3, 4)),
+        row(EPOCH + second, order=5, sequence=5),
+        row(EPOCH + 2 * second, sequence=6, payload=huge),
+        row(EPOCH + 3 * second, sequence=7),
+    ]
+
+    assert [len(frame) for frame in event_frames(rows)] == [3, 1, 1, 1, 1]
+    body, ref = written(rows, frame_bytes=FRAME_BYTES)
+
+    reader = ChunkReader(io.BytesIO(body), "events/x", ref)
+    assert b"".join(rows) == b"".join(reader)
+    assert [frame.rows for frame in reader.trailer.frames] == [5, 1, 1]
+    for frame in reader.trailer.frames:
+        stored = body[frame.offset : frame.offset + frame.stored_bytes]
+        assert len(zstandard.ZstdDecompressor().decompressobj().decompress(stored)) == frame.raw_bytes
+    assert (ref.positions[0], ref.positions[1]) == (cursor_of(rows[0]).position, cursor_of(rows[-1]).position)
+
+
+def test_split_rows_keeps_whole_rows() -> None:
+    """
+    Each row keeps its newline, and what is not whole is none.
+    """
+    assert [split_rows(frame) for frame in (b"", b"a", b"a\n", b"a\nb", b"a\n\nb\n")] == [
+        [], [], [b"a\n"], [b"a\n"], [b"a\n", b"\n", b"b\n"],
+    ]  # fmt: skip

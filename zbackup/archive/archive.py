@@ -15,7 +15,7 @@ import zstandard
 from zbackup.archive import codec, names
 from zbackup.archive.catalog import Catalog
 from zbackup.archive.chunk import ROW_BYTES, TRAILER_MARK, ChunkFile, Frame, Trailer
-from zbackup.archive.frames import FRAME_MOST_BYTES, LIST_BYTES, RECORD_BYTES, unpack
+from zbackup.archive.frames import LIST_BYTES, RECORD_BYTES, decoded, pieces, unpack
 from zbackup.archive.manifest import (
     ArchiveRecord,
     Capture,
@@ -33,6 +33,9 @@ from zbackup.archive.names import BackupName, LeaseName
 from zbackup.archive.reader import ChunkReader, check_trailer
 from zbackup.errors import ArchiveError, Damaged, NotSupported, ObjectMissing
 from zbackup.store.base import Stat, Store
+
+# Most frames are read in one step.
+READ_BYTES = 4 << 20
 
 _RESTORE_COPY = "Restore this object from another copy; `zbackup verify` shows what else is damaged."
 
@@ -196,7 +199,7 @@ class Archive:
 
     def put_chunk(self, name: str, file: ChunkFile) -> None:
         """Decode a finished chunk once more, compare, and store it. Raises Damaged when it does not read back."""
-        reader = ChunkReader(file.body, name)
+        reader = ChunkReader(file.body, name, whole_rows=False)
         for _ in reader:
             pass
         if reader.trailer != file.trailer:
@@ -241,11 +244,21 @@ class Archive:
         body = self.store.read(ref.name, ref.stored_bytes - 8 - length, length)
         return check_trailer(codec.load(body, Trailer, ref.name), ref.name, ref.stored_bytes)
 
-    def frame(self, ref: ChunkRef, frame: Frame) -> bytes:
-        """Read and decode one frame of a chunk. Raises Damaged."""
-        if frame.stored_bytes > FRAME_MOST_BYTES:
-            raise Damaged(f"{ref.name}: a frame of {frame.stored_bytes} bytes", hint=_RESTORE_COPY)
-        return unpacked(self.store.read(ref.name, frame.offset, frame.stored_bytes), ref.name, FRAME_MOST_BYTES)
+    def frame(self, ref: ChunkRef, frame: Frame) -> Iterator[bytes]:
+        """Read and decode one frame of a chunk, in pieces of whole rows where it is large. Raises Damaged."""
+        part = _Part(self.store, ref.name, frame.offset, frame.stored_bytes)
+        raw_bytes = 0
+        try:
+            for piece in pieces(decoded(part.peek, part.take), ref.name, ROW_BYTES):
+                raw_bytes += len(piece)
+                if raw_bytes > frame.raw_bytes:
+                    raise Damaged(f"{ref.name}: a frame holds more than its trailer says", hint=_RESTORE_COPY)
+                yield piece
+                del piece
+        except zstandard.ZstdError as error:
+            raise Damaged(f"{ref.name}: {error}", hint=_RESTORE_COPY) from error
+        if raw_bytes < frame.raw_bytes:
+            raise Damaged(f"{ref.name}: a frame holds less than its trailer says", hint=_RESTORE_COPY)
 
     # Captures
 
@@ -279,6 +292,28 @@ class Archive:
     def objects(self) -> Iterator[Stat]:
         """Yield every object of the archive."""
         return self.store.list("")
+
+
+class _Part:
+    """A range of an object, read in steps, as `frames.decoded` wants it."""
+
+    def __init__(self, store: Store, name: str, offset: int, length: int) -> None:
+        self._store, self._name, self._next, self._end = store, name, offset, offset + length
+        self._buffer, self._at = b"", 0
+
+    def peek(self, count: int) -> bytes:
+        if len(self._buffer) - self._at < count and self._next < self._end:
+            more = min(READ_BYTES, self._end - self._next)
+            self._buffer = self._buffer[self._at :] + self._store.read(self._name, self._next, more)
+            self._at, self._next = 0, self._next + more
+        return self._buffer[self._at : self._at + count]
+
+    def take(self, count: int) -> bytes:
+        taken = self.peek(count)
+        if len(taken) < count:
+            raise zstandard.ZstdError("a frame ends in the middle")
+        self._at += count
+        return taken
 
 
 def _proved(store: Store, name: str) -> bytes:

@@ -17,8 +17,9 @@ import hashlib
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from io import BytesIO
 from typing import BinaryIO, cast
 
 import zstandard
@@ -26,7 +27,7 @@ import zstandard
 from zbackup.archive import codec
 from zbackup.archive.spool import Spool
 from zbackup.errors import NotSupported
-from zbackup.event import Cursor, cursor_of, unescape
+from zbackup.event import Cursor, cursor_of, key_of, unescape
 
 HEADER_MAGIC = 0x184D2A50
 TRAILER_MAGIC = 0x184D2A51
@@ -36,6 +37,12 @@ TRAILER_MARK = b"zbk1"
 # whole chunk, and larger frames gain nothing in ratio (docs/decisions/0001-format.md).
 FRAME_BYTES = 4 << 20
 
+# A longer row is not held while others are gathered. Its frame grows as rows come, and does not announce its size.
+HUGE_BYTES = FRAME_BYTES
+
+# Rows of such frames are compressed in blocks of this size.
+BLOCK_BYTES = 1 << 20
+
 # A chunk is closed when it has this many raw bytes: one PUT of some 5-15 MB, and a restart loses little.
 CHUNK_BYTES = 64 << 20
 
@@ -43,8 +50,8 @@ CHUNK_BYTES = 64 << 20
 # (docs/decisions/0001-format.md).
 LEVEL = 1
 
-# No row may be longer: 16 times what ZITADEL's API takes (4 MiB), and a reader holds one whole.
-ROW_BYTES = 64 << 20
+# No row may be longer, and a reader holds one whole: an asset of 50 MB has twice as many bytes as text.
+ROW_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,8 @@ class ChunkWriter:
         self._stored, self._raw = hashlib.sha256(), hashlib.sha256()
         self._offset = 0
         self._frames: list[Frame] = []
+        self._open: zstandard.ZstdCompressionObj | None = None
+        """compresses the last frame, where rows to come may belong to it"""
         self._instances: Counter[bytes] = Counter()
         self._types: Counter[bytes] = Counter()
         self._first: Cursor | None = None
@@ -115,22 +124,30 @@ class ChunkWriter:
         return sum(frame.raw_bytes for frame in self._frames)
 
     def add_events(self, facts: FrameFacts, rows: list[bytes]) -> None:
-        """Append one frame of event rows that `inspect_frame` has seen."""
+        """Append event rows that `inspect_frame` has seen: a frame, or more of the last one (see `event_frames`)."""
         self._instances.update(facts.instances)
         self._types.update(facts.aggregate_types)
+        if self._open is not None and self._last is not None and self._last.created_at != facts.first.created_at:
+            self._end()
         self._first = self._first or facts.first
         self._last = facts.last
-        self._add(
-            b"".join(rows),
-            len(rows),
-            (_created(rows[0]), _created(rows[-1]), str(facts.least), str(facts.greatest)),
-        )
+        marks = _created(rows[0]), _created(rows[-1]), str(facts.least), str(facts.greatest)
+        _check(rows)
+        if self._open is not None:
+            self._extend(rows, len(rows), marks)
+        else:
+            self._begin(rows, len(rows), marks, whole=not _is_huge(rows[-1]))
+        if not _is_huge(rows[-1]):
+            self._end()
 
     def add_rows(self, block: bytes, rows: int) -> None:
         """Append one frame of rows of a captured table."""
-        self._add(block, rows, ("", "", "", ""))
+        _check([block] if rows == 1 or len(block) <= ROW_BYTES else split_rows(block))
+        self._begin([block], rows, ("", "", "", ""), whole=True)
+        self._end()
 
     def close(self) -> ChunkFile:
+        self._end()
         trailer = Trailer(
             rows=sum(frame.rows for frame in self._frames),
             raw_bytes=self.raw_bytes,
@@ -149,15 +166,34 @@ class ChunkWriter:
     def discard(self) -> None:
         self._spool.close()
 
-    def _add(self, raw: bytes, rows: int, marks: tuple[str, str, str, str]) -> None:
-        if len(raw) > ROW_BYTES and (longest := max(map(len, raw.split(b"\n")))) > ROW_BYTES:
-            raise NotSupported(
-                f"a row has {longest} bytes as text, {ROW_BYTES} is the most", hint="Report this with the table's name."
-            )
-        self._raw.update(raw)
-        frame = self._compressor.compress(raw)
-        self._frames.append(Frame(self._offset, len(frame), len(raw), rows, *marks))
-        self._write(frame)
+    def _begin(self, parts: list[bytes], rows: int, marks: tuple[str, str, str, str], *, whole: bool) -> None:
+        """Begin a frame; where these are all of its rows, it announces its size."""
+        self._open = self._compressor.compressobj(size=sum(map(len, parts)) if whole else -1)
+        self._frames.append(Frame(self._offset, 0, 0, 0, *marks))
+        self._extend(parts, rows, marks)
+
+    def _extend(self, parts: list[bytes], rows: int, marks: tuple[str, str, str, str]) -> None:
+        """Append to the frame that is open."""
+        assert self._open is not None
+        size = sum(map(len, parts))
+        for block in [b"".join(parts)] if size <= BLOCK_BYTES << 3 else _blocks(parts):
+            self._raw.update(block)
+            self._write(self._open.compress(block))
+        frame, (_, last, least, greatest) = self._frames[-1], marks
+        self._frames[-1] = replace(
+            frame,
+            raw_bytes=frame.raw_bytes + size,
+            rows=frame.rows + rows,
+            last=last,
+            least=min(frame.least, least, key=_decimal),
+            greatest=max(frame.greatest, greatest, key=_decimal),
+        )
+
+    def _end(self) -> None:
+        if self._open is not None:
+            self._write(self._open.flush())
+            self._open = None
+            self._frames[-1] = replace(self._frames[-1], stored_bytes=self._offset - self._frames[-1].offset)
 
     def _write(self, data: bytes) -> None:
         self._spool.write(data)
@@ -184,7 +220,7 @@ def inspect_frame(rows: list[bytes], after: Cursor | None) -> FrameFacts:
     Raises ValueError naming both rows. PostgreSQL writes instants in UTC so that their text sorts like their
     time (`+` and `.` sort before digits), which lets all rows be compared in bulk and only ties one by one.
     """
-    keys = [row.split(b"\t", 7)[:7] for row in rows]
+    keys = [key_of(row) for row in rows]
     created = [key[0] for key in keys]
     first, last = cursor_of(rows[0]), cursor_of(rows[-1])
     if after is not None and not after < first:
@@ -211,17 +247,47 @@ def inspect_frame(rows: list[bytes], after: Cursor | None) -> FrameFacts:
 
 
 def event_frames(rows: Iterable[bytes], frame_bytes: int = FRAME_BYTES) -> Iterator[list[bytes]]:
-    """Group rows into frames of about `frame_bytes` that end where created_at changes."""
+    """
+    Group rows into frames of about `frame_bytes` that end where created_at changes.
+
+    A huge row is given on as soon as it is there, with those of its instant before it; the next ones may then
+    belong to the same frame.
+    """
     frame: list[bytes] = []
     size = 0
     for row in rows:
-        if size >= frame_bytes and _created(row) != _created(frame[-1]):
+        if frame and (size >= frame_bytes or _is_huge(row)) and _created(row) != _created(frame[-1]):
             yield frame
             frame, size = [], 0
         frame.append(row)
         size += len(row)
+        if _is_huge(row):
+            del row
+            yield frame
+            frame, size = [], 0
     if frame:
         yield frame
+
+
+def _is_huge(row: bytes) -> bool:
+    return len(row) >= HUGE_BYTES
+
+
+def _blocks(parts: Iterable[bytes]) -> Iterator[memoryview]:
+    for part in parts:
+        for at in range(0, len(part), BLOCK_BYTES):
+            yield memoryview(part)[at : at + BLOCK_BYTES]
+
+
+def _decimal(text: str) -> Decimal:
+    return Decimal(text or 0)
+
+
+def _check(rows: list[bytes]) -> None:
+    if (longest := max(map(len, rows))) > ROW_BYTES:
+        raise NotSupported(
+            f"a row has {longest} bytes as text, {ROW_BYTES} is the most", hint="Report this with the table's name."
+        )
 
 
 def _ascends(before: list[bytes], this: list[bytes]) -> bool:
@@ -231,7 +297,10 @@ def _ascends(before: list[bytes], this: list[bytes]) -> bool:
 
 def split_rows(frame: bytes) -> list[bytes]:
     """Cut a frame into its rows, newline kept. COPY text has no newline inside a row."""
-    return [row + b"\n" for row in frame.split(b"\n")[:-1]]
+    if frame.find(b"\n") == len(frame) - 1:
+        return [frame] if frame else []
+    rows = BytesIO(frame).readlines()
+    return rows if rows[-1].endswith(b"\n") else rows[:-1]
 
 
 def _created(row: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
+from itertools import chain
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import Frame, split_rows
@@ -67,7 +68,7 @@ def with_key(
         if instance not in instances or kind not in types:
             continue
         for frame in archive.trailer(chunk).frames:
-            for row in split_rows(archive.frame(chunk, frame)):
+            for row in _rows(archive, chunk, frame):
                 if end in row:
                     with rows_of(chunk.name):
                         cursor = cursor_of(row)
@@ -108,4 +109,8 @@ def _take(
 
 def _cursors(archive: Archive, chunk: ChunkRef, frame: Frame) -> Iterator[Cursor]:
     with rows_of(chunk.name):
-        yield from map(cursor_of, split_rows(archive.frame(chunk, frame)))
+        yield from map(cursor_of, _rows(archive, chunk, frame))
+
+
+def _rows(archive: Archive, chunk: ChunkRef, frame: Frame) -> Iterator[bytes]:
+    return chain.from_iterable(map(split_rows, archive.frame(chunk, frame)))

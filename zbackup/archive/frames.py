@@ -8,9 +8,11 @@ frame of rows is walked block by block (RFC 8878, 3.1.1), so that no step gives 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import zstandard
+
+from zbackup.errors import Damaged
 
 # What compressors up to level 19 ask for at most; the library's own limit, 128 MiB, would be touched per worker.
 WINDOW_BYTES = 8 << 20
@@ -22,11 +24,17 @@ RECORD_BYTES = 32 << 20
 # A list of the parts of one table: some 230 bytes each, half a million assets.
 LIST_BYTES = 128 << 20
 
-# A frame of events has 4 MiB and ends where created_at changes: more only where one push is larger.
-FRAME_MOST_BYTES = 128 << 20
+# Frames that are larger come in pieces of whole rows.
+PIECE_BYTES = 8 << 20
+
+HINT = "Run `zbackup verify --full` to see what else is damaged, and restore this object from another copy."
 
 _HEADER_MOST, _BLOCK_HEADER, _CHECKSUM = 18, 3, 4
 _RLE, _RESERVED = 1, 3
+
+
+class LongRow(Damaged):
+    """A row is longer than the reader was told to bear."""
 
 
 def unpack(body: bytes, most: int) -> bytes:
@@ -61,3 +69,34 @@ def decoded(peek: Callable[[int], bytes], take: Callable[[int], bytes]) -> Itera
         yield decoder.decompress(take(_CHECKSUM))
     if not decoder.eof:
         raise zstandard.ZstdError("a frame does not end with its last block")
+
+
+def pieces(blocks: Iterable[bytes], name: str, row_bytes: int) -> Iterator[bytes]:
+    """
+    Gather the blocks of a frame into pieces of whole rows; the last one may end within a row.
+
+    Raises LongRow, naming the object, for a row of more than `row_bytes`.
+    """
+    held, seen = bytearray(), 0
+    for block in blocks:
+        held += block
+        if len(held) < PIECE_BYTES:
+            continue
+        end, seen = held.rfind(b"\n", seen) + 1, len(held)
+        if end:
+            piece = _taken(held, end)
+            seen = len(held)
+            yield piece
+            # It may be one huge row, to be let go before the next one is gathered.
+            del piece
+        elif len(held) > row_bytes:
+            raise LongRow(f"{name}: a row has more than {row_bytes} bytes", hint=HINT)
+    if held:
+        yield _taken(held, len(held))
+
+
+def _taken(held: bytearray, end: int) -> bytes:
+    with memoryview(held) as view:
+        piece = bytes(view[:end])
+    del held[:end]
+    return piece

@@ -13,29 +13,20 @@ import zstandard
 
 from zbackup.archive import codec, sound
 from zbackup.archive.chunk import HEADER_MAGIC, ROW_BYTES, TRAILER_MAGIC, TRAILER_MARK, Header, Trailer
-from zbackup.archive.frames import RECORD_BYTES, decoded
+from zbackup.archive.frames import HINT, RECORD_BYTES, decoded, pieces
 from zbackup.archive.manifest import ChunkRef
 from zbackup.errors import Damaged
 from zbackup.event import parse_instant, parse_position
 
 READ_BYTES = 1 << 20
 
-# A frame that is larger comes in pieces of whole rows.
-PIECE_BYTES = 8 << 20
-
 # A header has the names of columns and an address.
 HEADER_BYTES = 1 << 20
-
-_HINT = "Run `zbackup verify --full` to see what else is damaged, and restore this object from another copy."
-
-
-class LongRow(Damaged):
-    """A row is longer than the reader was told to bear."""
 
 
 class ChunkReader:
     """
-    The rows of a stored chunk, a frame at a time; one of more than `PIECE_BYTES` in pieces of whole rows.
+    The rows of a stored chunk, a frame at a time; one of more than `frames.PIECE_BYTES` in pieces of whole rows.
 
     Nothing is proven before the iteration has ended by itself: then header, trailer, counts and digests
     agreed with one another and, where `ref` was given, with the manifest. `trailer` and `header` are there
@@ -45,8 +36,18 @@ class ChunkReader:
     header: Header
     trailer: Trailer
 
-    def __init__(self, stream: BinaryIO, name: str, ref: ChunkRef | None = None, *, row_bytes: int = ROW_BYTES) -> None:
-        self._stream, self._name, self._ref, self._row_bytes = stream, name, ref, row_bytes
+    def __init__(
+        self,
+        stream: BinaryIO,
+        name: str,
+        ref: ChunkRef | None = None,
+        *,
+        row_bytes: int = ROW_BYTES,
+        whole_rows: bool = True,
+    ) -> None:
+        """Without `whole_rows` come blocks of 128 KiB that end anywhere, for who only proves the chunk."""
+        self._stream, self._name, self._ref = stream, name, ref
+        self._row_bytes, self._whole = row_bytes, whole_rows
         self._stored, self._raw = hashlib.sha256(), hashlib.sha256()
         self._buffer, self._at = b"", 0
         self._size = 0
@@ -80,11 +81,12 @@ class ChunkReader:
         found: list[tuple[int, int, int, int]] = []
         while self._magic() not in (HEADER_MAGIC, TRAILER_MAGIC):
             begin, raw, rows = self._place, 0, 0
-            for piece in self._pieces():
+            for piece in pieces(self._blocks(), self._name, self._row_bytes) if self._whole else self._blocks():
                 self._raw.update(piece)
                 raw += len(piece)
                 rows += piece.count(b"\n")
                 yield piece
+                del piece
             found.append((begin, self._place - begin, raw, rows))
         magic, body = self._skippable(RECORD_BYTES)
         if magic != TRAILER_MAGIC or body[-4:] != TRAILER_MARK:
@@ -112,25 +114,13 @@ class ChunkReader:
         if held != wanted or trailer.first != ref.first or trailer.last != ref.last:
             raise self._damaged(f"{trailer.rows} rows, {self._size} bytes are not those of the manifest")
 
-    def _pieces(self) -> Iterator[bytes]:
-        """Decode one frame. A row is whole, or the frame ends with it."""
-        held, seen = bytearray(), 0
+    def _blocks(self) -> Iterator[bytes]:
+        """Decode one frame."""
         for block in decoded(self._peek, self._take):
-            held += block
             self._raw_bytes += len(block)
             if self._ref is not None and self._raw_bytes > self._ref.raw_bytes:
                 raise self._damaged(f"it holds more than the {self._ref.raw_bytes} bytes of the manifest")
-            if len(held) < PIECE_BYTES:
-                continue
-            end, seen = held.rfind(b"\n", seen) + 1, len(held)
-            if end:
-                yield bytes(held[:end])
-                del held[:end]
-                seen = len(held)
-            elif len(held) > self._row_bytes:
-                raise LongRow(f"{self._name}: a row has more than {self._row_bytes} bytes", hint=_HINT)
-        if held:
-            yield bytes(held)
+            yield block
 
     def _skippable(self, most: int) -> tuple[int, bytes]:
         magic, length = struct.unpack("<II", self._take(8))
@@ -170,7 +160,7 @@ class ChunkReader:
         return bool(data)
 
     def _damaged(self, problem: str) -> Damaged:
-        return Damaged(f"{self._name}: {problem}", hint=_HINT)
+        return Damaged(f"{self._name}: {problem}", hint=HINT)
 
 
 def check_trailer(trailer: Trailer, name: str, stored_bytes: int) -> Trailer:
@@ -186,5 +176,5 @@ def check_trailer(trailer: Trailer, name: str, stored_bytes: int) -> Trailer:
             for text in filter(None, (frame.least, frame.greatest)):
                 sound.position(parse_position(text))
     except ValueError as error:
-        raise Damaged(f"{name}: its trailer cannot be read: {str(error)[:200]}", hint=_HINT) from error
+        raise Damaged(f"{name}: its trailer cannot be read: {str(error)[:200]}", hint=HINT) from error
     return trailer

@@ -78,6 +78,7 @@ class Sink:
                 draft.add(frame, facts)
                 last = facts.last
                 self.report(Advance(len(frame), sum(map(len, frame)), total_rows=self.expected_rows))
+                del frame
         except BaseException:
             draft.discard()
             raise
@@ -103,11 +104,15 @@ class Draft:
         self._sink, self._name, self._lo, self._hi = sink, slice_name, lo, hi
         self._chunks: list[ChunkRef] = []
         self._writer: ChunkWriter | None = None
+        self._last: datetime | None = None
 
     def add(self, frame: list[bytes], facts: FrameFacts) -> None:
         """Append a frame; a chunk that is full is stored when the next one begins."""
-        if self._writer is not None and self._writer.raw_bytes >= self._sink.chunk_bytes:
+        full = self._writer is not None and self._writer.raw_bytes >= self._sink.chunk_bytes
+        # But not within an instant, whose rows a huge one divides.
+        if full and self._last != facts.first.created_at:
             self._close(facts.first.created_at)
+        self._last = facts.last.created_at
         self._writer = self._writer or ChunkWriter(self._sink.header, spool=self._sink.spool)
         self._writer.add_events(facts, frame)
 

@@ -1,4 +1,4 @@
-"""What waits to be stored: in memory while it is small, then in a file without a name in the spool folder."""
+"""What waits to be stored or loaded: in memory while it is small, then in a nameless file in the spool folder."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ class Spool(tempfile.SpooledTemporaryFile[bytes]):
     Raises StoreFull when there is no room. It is closed by a failure.
     """
 
-    def __init__(self, folder: str | None) -> None:
-        super().__init__(max_size=SPOOL_BYTES, dir=folder)
-        self._folder = folder
+    def __init__(
+        self, folder: str | None, *, memory: int = SPOOL_BYTES, way_out: str = "name another folder with --spool"
+    ) -> None:
+        super().__init__(max_size=memory, dir=folder)
+        self._folder, self._way_out = folder, way_out
 
     def write(self, s: Any) -> int:
         with self._errors():
@@ -57,5 +59,5 @@ class Spool(tempfile.SpooledTemporaryFile[bytes]):
             kind = StoreFull if error.errno in _FULL else StoreError
             raise kind(
                 f"spool {self._folder or tempfile.gettempdir()}: {error.strerror or error}",
-                hint="Make room there, or name another folder with --spool; then run again.",
+                hint=f"Make room there, or {self._way_out}; then run again.",
             ) from error

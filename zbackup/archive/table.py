@@ -18,10 +18,9 @@ import zstandard
 
 from zbackup.archive import codec, names
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import FRAME_BYTES, ChunkFile, ChunkWriter, Header
-from zbackup.archive.frames import LIST_BYTES, RECORD_BYTES
+from zbackup.archive.chunk import FRAME_BYTES, HUGE_BYTES, ChunkFile, ChunkWriter, Header
+from zbackup.archive.frames import LIST_BYTES, RECORD_BYTES, LongRow
 from zbackup.archive.manifest import FORMAT, Capture, CapturedTable, ObjectRef
-from zbackup.archive.reader import LongRow
 from zbackup.errors import Damaged, NotSupported
 from zbackup.progress import Advance, ObjectStored, Report, silent
 
@@ -75,12 +74,13 @@ class TableSink:
         draft: _Draft = _Rows(self, header, before) if by_row else _Parts(self, header)
         digest, rows, raw_bytes = hashlib.sha256(), 0, 0
         try:
-            for block, count in ((line, 1) for line in lines) if by_row else _frames(lines):
+            for block, count in map(_alone, lines) if by_row else _frames(lines):
                 digest.update(block)
                 rows += count
                 raw_bytes += len(block)
                 draft.add(block, count)
                 self.report(Advance(0, len(block)))
+                del block
             if not by_row and before is not None and before.raw_sha256 == digest.hexdigest():
                 return before
             parts = draft.store()
@@ -166,6 +166,7 @@ def read_table(archive: Archive, table: CapturedTable) -> Iterator[bytes]:
                 rows += block.count(b"\n")
                 raw_bytes += len(block)
                 yield block
+                del block
     if (rows, raw_bytes, digest.hexdigest()) != (table.rows, table.raw_bytes, table.raw_sha256):
         raise Damaged(
             f"{table.schema}.{table.name}: {rows} rows, {raw_bytes} bytes are not those of its capture",
@@ -281,8 +282,17 @@ def _frames(lines: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
             frame, size = [], 0
         frame.append(line)
         size += len(line)
+        if len(line) >= HUGE_BYTES:
+            # Alone by now, and let go before the next one comes.
+            del line
+            yield frame.pop(), 1
+            size = 0
     if frame:
         yield b"".join(frame), len(frame)
+
+
+def _alone(line: bytes) -> tuple[bytes, int]:
+    return line, 1
 
 
 def _batches(parts: Iterable[ObjectRef]) -> Iterator[list[ObjectRef]]:

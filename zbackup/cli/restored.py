@@ -251,7 +251,7 @@ def _recovered_record(found: Recovered) -> Record:
         "zitadel_needed": found.zitadel_needed,
         "constraints": {
             "basis": constraints.basis,
-            "rows": len(constraints.rows),
+            "rows": constraints.rows,
             "added": constraints.added,
             "removed": constraints.removed,
             "difference": _difference_record(constraints.difference) if constraints.difference else None,
@@ -315,7 +315,7 @@ def _tables(unit: Unit) -> Iterator[str]:
 
 
 def _constraints(found: ConstraintsAt) -> str:
-    text = f"{count(len(found.rows))} rows, and those of setup's steps, from the {found.basis}"
+    text = f"{count(found.rows)} rows, and those of setup's steps, from the {found.basis}"
     if found.difference is not None:
         difference = found.difference
         text += (

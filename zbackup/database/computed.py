@@ -19,8 +19,8 @@ from zbackup.database.export import ORDER, copy_out
 from zbackup.database.target import Connection, claim, columns, note, noted, one_row
 from zbackup.source import EventTable
 
-FRAME_ROWS = 5000
-"""rows handed on at once"""
+FRAME_BYTES = 1 << 20
+"""so much of rows is handed on at once"""
 
 # A row that no event exceeds: the next position that a microsecond clock can give.
 EPSILON = Decimal("0.000001")
@@ -202,13 +202,16 @@ def read_events(
         columns(table), EVENTS, sql.SQL(" AND ").join(conditions), ORDER
     )
     rows: list[bytes] = []
+    size = 0
     with connection.transaction():
         connection.execute("SELECT set_config('work_mem', '128MB', true)")
         for row in copy_out(connection, sql.SQL("COPY ({}) TO STDOUT").format(query)):
             rows.append(row)
-            if len(rows) == FRAME_ROWS:
+            size += len(row)
+            del row
+            if size >= FRAME_BYTES:
                 yield b"".join(rows)
-                rows = []
+                rows, size = [], 0
     if rows:
         yield b"".join(rows)
 

@@ -92,7 +92,11 @@ def copy_out(connection: psycopg.Connection[Any], statement: sql.Composed) -> It
         while (received := conn.get_copy_data(1))[0] >= 0:
             if received[0]:
                 rows += 1
-                yield bytes(received[1])
+                row = bytes(received[1])
+                del received
+                yield row
+                # A row may be huge: it is let go before the next one comes, here and by all through whom it passes.
+                del row
             else:
                 incoming.poll()
                 conn.consume_input()

@@ -138,6 +138,7 @@ def fill_table(connection: Connection, load: Load, report: Report) -> None:
                         if rows:
                             copy.write(rows)
                         report(Advance(0, len(frame)))
+                        del frame, rows
             else:
                 _insert_empty(connection, load, sent)
         if sent.seen != load.expected:

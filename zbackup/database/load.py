@@ -72,6 +72,7 @@ def _load_chunk(connection: Connection, plan: RestorePlan, chunk: PlannedChunk, 
                 if rows:
                     copy.write(rows)
                 report(Advance(frame.count(b"\n"), len(frame), plan.totals.rows, plan.totals.raw_bytes))
+                del frame, rows
         with rows_of(chunk.ref.name):
             loaded = sent.loaded(chunk.ref)
         note(connection, chunk.ref.name, loaded)

@@ -9,6 +9,6 @@ Facts: ZITADEL v2.26 to v4.13.1 and its development line of July 2026.
 
 from zbackup.zitadel.constraints.difference import Difference, compare, doubts
 from zbackup.zitadel.constraints.fold import EVENT_TYPES, Fold
-from zbackup.zitadel.constraints.row import COLUMNS, Row, line_of, row_of
+from zbackup.zitadel.constraints.row import COLUMNS, Row, line_of, row_of, rows_of
 
-__all__ = ["COLUMNS", "EVENT_TYPES", "Difference", "Fold", "Row", "compare", "doubts", "line_of", "row_of"]
+__all__ = ["COLUMNS", "EVENT_TYPES", "Difference", "Fold", "Row", "compare", "doubts", "line_of", "row_of", "rows_of"]

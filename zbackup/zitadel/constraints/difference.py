@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from zbackup.zitadel.constraints.fold import Fold
-from zbackup.zitadel.constraints.row import Row
+from zbackup.zitadel.constraints.row import Row, rows_of
 from zbackup.zitadel.constraints.table import INSTANCE_DOMAIN
 from zbackup.zitadel.lowercase import go_lower
 
@@ -24,17 +24,25 @@ class Difference:
 
 
 def compare(fold: Fold, captured: Iterable[Row]) -> Difference:
-    """Compare the table with all that was given to the fold; sorted."""
-    expected, found = fold.rows(), frozenset(captured)
+    """Compare the table, whose rows are not kept, with all that was given to the fold; sorted."""
+    missing, equal = fold.held(), 0
+    surplus: set[Row] = set()
+    for row in captured:
+        fields = missing.get(row[:2])
+        if fields is not None and row[2] in fields:
+            fields.remove(row[2])
+            equal += 1
+        elif not fold.table.holds(row):
+            surplus.add(row)
     explained: list[tuple[Row, str]] = []
     unexplained: list[Row] = []
-    for row in sorted(found - expected):
+    for row in sorted(surplus):
         reason = _reason(fold, row)
         if reason is None:
             unexplained.append(row)
         else:
             explained.append((row, reason))
-    return Difference(len(expected & found), tuple(sorted(expected - found)), tuple(explained), tuple(unexplained))
+    return Difference(equal, tuple(rows_of(missing)), tuple(explained), tuple(unexplained))
 
 
 def doubts(fold: Fold) -> tuple[str, ...]:

@@ -52,6 +52,11 @@ class Fold:
         self._settle()
         return frozenset(self.table.rows())
 
+    def held(self) -> dict[tuple[str, str], set[str]]:
+        """Return the same by instance and type, in less memory."""
+        self._settle()
+        return self.table.copy()
+
     def doubts(self) -> tuple[str, ...]:
         """See `zbackup.zitadel.constraints.doubts`."""
         self._settle()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from zbackup.event import unescape
 
 Row = tuple[str, str, str]
@@ -11,6 +13,13 @@ COLUMNS = ("instance_id", "unique_type", "unique_field")
 
 # Secret generators are kept as the character of their number: 9 is a TAB, 10 a line feed.
 _ESCAPES = {92: "\\\\", 8: "\\b", 12: "\\f", 10: "\\n", 13: "\\r", 9: "\\t", 11: "\\v"}
+
+
+def rows_of(held: Mapping[tuple[str, str], set[str]]) -> Iterator[Row]:
+    """Yield rows that are held by instance and type, sorted."""
+    for instance, kind in sorted(held):
+        for field in sorted(held[instance, kind]):
+            yield instance, kind, field
 
 
 def row_of(line: bytes) -> Row:

@@ -37,15 +37,6 @@ class Org:
 
 
 @dataclass(slots=True)
-class User:
-    name: str
-    """as the user's own models know it"""
-    links: tuple[Link, ...] = ()
-    former: tuple[Link, ...] = ()
-    """of earlier lives under the same id"""
-
-
-@dataclass(slots=True)
 class Flip:
     """A change of policy, which renames users in the same push, and with it the scope of their names."""
 
@@ -64,7 +55,12 @@ class Instance:
     """the latest one"""
     domains: list[str] = field(default_factory=list[str])
     orgs: defaultdict[str, Org] = field(default_factory=lambda: defaultdict(Org))
-    users: dict[str, User] = field(default_factory=dict[str, User])
+    users: dict[str, str] = field(default_factory=dict[str, str])
+    """their names, as the users' own models know them"""
+    links: dict[str, tuple[Link, ...]] = field(default_factory=dict[str, tuple[Link, ...]])
+    """by user, where there are some: most users have none, and there are many"""
+    former: dict[str, tuple[Link, ...]] = field(default_factory=dict[str, tuple[Link, ...]])
+    """the same, of earlier lives under the same id"""
     names: defaultdict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     """by type of constraint and object: what is in its row now, as far as no later payload tells"""
     verified: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])

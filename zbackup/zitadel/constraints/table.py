@@ -63,7 +63,9 @@ class Table:
                 self._released[key] |= self._held.pop(key)
         stored = str if self._era.case is Case.MIXED else go_lower
         for instance, kind, field in actions.additions:
-            self._held[instance, kind].add(stored(field))
+            kept = stored(field)
+            # The object may be known by the same text already.
+            self._held[instance, kind].add(field if field == kept else kept)
         for repair in actions.repairs:
             repair(self)
 
@@ -90,6 +92,10 @@ class Table:
                 self._release(row)
         for row in right - wrong:
             self._held[row[:2]].add(row[2])
+
+    def copy(self) -> dict[tuple[str, str], set[str]]:
+        """Return the fields held now, by instance and type: a row costs no more than its place in a set."""
+        return {key: set(fields) for key, fields in self._held.items()}
 
     def rows(self) -> Iterator[Row]:
         for (instance, kind), fields in self._held.items():

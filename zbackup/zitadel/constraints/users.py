@@ -8,7 +8,7 @@ from zbackup.event import parse_instant
 from zbackup.zitadel.constraints import doubt
 from zbackup.zitadel.constraints.era import Case
 from zbackup.zitadel.constraints.event import Event
-from zbackup.zitadel.constraints.state import Flip, Instance, Link, Org, State, User
+from zbackup.zitadel.constraints.state import Flip, Instance, Link, Org, State
 from zbackup.zitadel.constraints.table import Actions
 
 USERNAMES = "usernames"
@@ -37,9 +37,8 @@ def added_first(state: State, event: Event, actions: Actions) -> None:
 
 def renamed(state: State, event: Event, actions: Actions) -> None:
     instance, org = state.instances[event.instance], event.owner
-    user = instance.users.setdefault(event.aggregate, User(""))
     listed = instance.orgs[org].users
-    old, new = user.name, event.text("userName")
+    old, new = instance.users.get(event.aggregate, ""), event.text("userName")
     before = after = instance.scoped(org)
     flip = instance.flip
     if flip is not None and _part_of(flip, event, instance, listed.get(event.aggregate, old), state.era.case):
@@ -48,7 +47,7 @@ def renamed(state: State, event: Event, actions: Actions) -> None:
         # For all organizations alike, the development line asks for the settings of one that does not exist.
         setting = flip.org is not None and instance.orgs[org].setting
         before, after = not flip.scoped or setting, flip.scoped or setting
-    user.name = new
+    instance.users[event.aggregate] = new
     if event.aggregate in listed:
         listed[event.aggregate] = new
     if state.era.main and old == new and before == after:
@@ -59,9 +58,9 @@ def renamed(state: State, event: Event, actions: Actions) -> None:
 def claimed(state: State, event: Event, actions: Actions) -> None:
     """Give a user a temporary name: another organization owns the domain in the present one."""
     instance, org = state.instances[event.instance], event.owner
-    user = instance.users.setdefault(event.aggregate, User(""))
+    name = instance.users.setdefault(event.aggregate, "")
     scoped, new = instance.scoped(org), event.text("userName")
-    actions.replace(event.instance, USERNAMES, key(user.name, org, scoped=scoped), key(new, org, scoped=scoped))
+    actions.replace(event.instance, USERNAMES, key(name, org, scoped=scoped), key(new, org, scoped=scoped))
     listed = instance.orgs[org].users
     if event.aggregate in listed:
         listed[event.aggregate] = new
@@ -70,31 +69,34 @@ def claimed(state: State, event: Event, actions: Actions) -> None:
 def removed(state: State, event: Event, actions: Actions) -> None:
     instance = state.instances[event.instance]
     instance.orgs[event.owner].users.pop(event.aggregate, None)
-    user = instance.users.get(event.aggregate)
-    if user is None:
+    name = instance.users.get(event.aggregate)
+    if name is None:
         return
-    if user.name:
+    if name:
         scoped = instance.scoped(event.owner)
-        actions.remove(event.instance, USERNAMES, key(user.name, event.owner, scoped=scoped))
-    for link in user.links if state.era.main else user.former + user.links:
+        actions.remove(event.instance, USERNAMES, key(name, event.owner, scoped=scoped))
+    former = () if state.era.main else instance.former.get(event.aggregate, ())
+    for link in former + instance.links.get(event.aggregate, ()):
         actions.remove(event.instance, EXTERNAL_IDPS, "".join(link))
 
 
 def linked(state: State, event: Event, actions: Actions) -> None:
     instance, link = state.instances[event.instance], _link(event)
-    user = instance.users.setdefault(event.aggregate, User(""))
-    user.links += (link,)
+    instance.users.setdefault(event.aggregate, "")
+    instance.links[event.aggregate] = (*instance.links.get(event.aggregate, ()), link)
     instance.orgs[event.owner].links[link] += 1
     actions.add(event.instance, EXTERNAL_IDPS, "".join(link))
 
 
 def unlinked(state: State, event: Event, actions: Actions) -> None:
     instance, link = state.instances[event.instance], _link(event)
-    user = instance.users.setdefault(event.aggregate, User(""))
-    if link in user.former:
-        user.former = _without(user.former, link)
-    else:
-        user.links = _without(user.links, link)
+    user = event.aggregate
+    instance.users.setdefault(user, "")
+    former, present = instance.former.get(user, ()), instance.links.get(user, ())
+    if link in former:
+        instance.former[user] = _without(former, link)
+    elif link in present:
+        instance.links[user] = _without(present, link)
     links = instance.orgs[event.owner].links
     if links[link] > 0:
         links[link] -= 1
@@ -157,10 +159,11 @@ def _added(state: State, event: Event, actions: Actions) -> Instance:
     instance = state.instances[event.instance]
     name, scoped = event.text("userName"), instance.scoped(event.owner)
     actions.add(event.instance, USERNAMES, key(name, event.owner, scoped=scoped))
-    before = instance.users.get(event.aggregate)
-    former = before.former + before.links if before else ()
-    instance.users[event.aggregate] = User(name, former=former)
-    if before is not None:
+    again = event.aggregate in instance.users
+    instance.users[event.aggregate] = name
+    if again:
+        if links := instance.links.pop(event.aggregate, ()):
+            instance.former[event.aggregate] = instance.former.get(event.aggregate, ()) + links
         _doubt_owner(state, event, instance)
     if instance.flip is not None:
         _doubt_policy(state, event, instance.flip, instance.orgs[event.owner])
@@ -202,7 +205,5 @@ def _link(event: Event) -> Link:
 
 
 def _without(links: tuple[Link, ...], link: Link) -> tuple[Link, ...]:
-    if link not in links:
-        return links
     at = links.index(link)
     return links[:at] + links[at + 1 :]
