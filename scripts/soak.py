@@ -103,7 +103,6 @@ def _races(server: EmbeddedPostgres, connect: Callable[[int], Place], times: int
     with _databases(server) as new_database, races(connect(seed), new_database, seed) as racing:
         for _ in range(times):
             racing.race()
-        racing.follow()
         return astuple(racing.finish(restores=5))
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-Kind = Literal["lose answer", "answer instead", "refuse", "cut body", "ignore"]
+Kind = Literal["lose answer", "answer instead", "refuse", "cut body", "ignore", "edit"]
 
 
 @dataclass
@@ -25,7 +25,8 @@ class Fault:
 
     lose answer: the server does it, and the connection breaks. answer instead: the server does it, and the
     client is told `status`. refuse: the client is told `status`, the server nothing. cut body: the
-    connection breaks after `cut` bytes of the answer. ignore: `header` is dropped from the request.
+    connection breaks after `cut` bytes of the answer. ignore: `header` is dropped from the request. edit:
+    `edit` makes another answer of the server's.
     """
 
     kind: Kind
@@ -35,6 +36,7 @@ class Fault:
     code: str = "InternalError"
     cut: int = 0
     header: str = ""
+    edit: Callable[[bytes], bytes] = bytes
 
 
 @dataclass
@@ -55,8 +57,9 @@ class FaultyProxy:
         code: str = "InternalError",
         cut: int = 0,
         header: str = "",
+        edit: Callable[[bytes], bytes] = bytes,
     ) -> None:
-        self.faults.append(Fault(kind, method, times, status, code, cut, header))
+        self.faults.append(Fault(kind, method, times, status, code, cut, header, edit))
 
     def fault_for(self, method: str, headers: dict[str, str]) -> Fault | None:
         with self.lock:
@@ -113,6 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "ignore":
             headers.pop(fault.header)
         status, answered, data = self._forward(headers, body)
+        if fault and fault.kind == "edit":
+            data = fault.edit(data)
+            answered = [(n, v) for n, v in answered if n != "Content-Length"] + [("Content-Length", str(len(data)))]
         if fault and fault.kind == "lose answer":
             self._reset()
         elif fault and fault.kind == "answer instead":

@@ -62,6 +62,14 @@ def bare_client(endpoint: str) -> Any:
     return session.client("s3", endpoint_url=endpoint, config=config)
 
 
+def make_bucket(endpoint: str) -> None:
+    """Make the tests' own bucket where it is not there."""
+    if endpoint not in _WITH_BUCKET:
+        with contextlib.closing(bare_client(endpoint)) as client:
+            client.create_bucket(Bucket=BUCKET)
+        _WITH_BUCKET.add(endpoint)
+
+
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
     with moto() as endpoint:
@@ -91,11 +99,8 @@ def make_s3(aws_env: None) -> Iterator[MakeS3]:
     made: list[S3Store] = []
 
     def make(endpoint: str, *, bucket: str | None = None, prefix: str = "", **options: Any) -> S3Store:
-        if bucket is None and endpoint not in _WITH_BUCKET:
-            client = bare_client(endpoint)
-            with contextlib.closing(client):
-                client.create_bucket(Bucket=BUCKET)
-            _WITH_BUCKET.add(endpoint)
+        if bucket is None:
+            make_bucket(endpoint)
         options = {"addressing": "path", "retry": QUICK, **options}
         prefix = prefix or f"archive/{uuid.uuid4().hex}"
         made.append(S3Store(bucket or BUCKET, prefix, endpoint=endpoint, **options))

@@ -6,7 +6,6 @@ The source stands still while they do, so that every backup that is said to be m
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import random
 import threading
@@ -20,7 +19,7 @@ from pathlib import Path
 import psycopg
 
 from tests.fix_archive import Rows, options, restored, source_rows
-from tests.fix_store import BUCKET, QUICK, bare_client
+from tests.fix_store import BUCKET, QUICK, bare_client, make_bucket
 from tests.fix_vices import Meeting
 from tests.history import create_schema, fill, push
 from zbackup.archive import names
@@ -71,11 +70,7 @@ def s3_place(endpoint: str, prefix: str) -> Place:
             found = [entry for page in pages for entry in page.get("Contents", [])]
         return {entry["Key"].removeprefix(f"{prefix}/"): entry["ETag"] for entry in found}
 
-    with (
-        closing(bare_client(endpoint)) as client,
-        contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists),
-    ):
-        client.create_bucket(Bucket=BUCKET)
+    make_bucket(endpoint)
     return Place(lambda: S3Store(BUCKET, prefix, endpoint=endpoint, addressing="path", retry=QUICK), digests)
 
 
