@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.fix_postgres",
     "tests.fix_s3_proxy",
     "tests.fix_store",
+    "tests.fix_rclone",
     "tests.fix_swift",
     "tests.fix_whole",
     "tests.fix_writers",

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-Kind = Literal["lose answer", "answer instead", "refuse", "cut body", "ignore"]
+Kind = Literal["lose answer", "answer instead", "refuse", "cut body", "ignore", "edit"]
 
 
 @dataclass
@@ -26,7 +26,8 @@ class Fault:
 
     lose answer: the server does it, and the connection breaks. answer instead: the server does it, and the
     client is told `status`. refuse: the client is told `status`, the server nothing. cut body: the
-    connection breaks after `cut` bytes of the answer. ignore: `header` is dropped from the request.
+    connection breaks after `cut` bytes of the answer. ignore: `header` is dropped from the request. edit:
+    `edit` makes another answer of the server's.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class Fault:
     header: str = ""
     path: str = ""
     after: int = 0
+    edit: Callable[[bytes], bytes] = bytes
 
 
 @dataclass
@@ -60,8 +62,9 @@ class FaultyProxy:
         header: str = "",
         path: str = "",
         after: int = 0,
+        edit: Callable[[bytes], bytes] = bytes,
     ) -> None:
-        self.faults.append(Fault(kind, method, times, status, code, cut, header, path, after))
+        self.faults.append(Fault(kind, method, times, status, code, cut, header, path, after, edit))
 
     def fault_for(self, method: str, path: str, headers: dict[str, str]) -> Fault | None:
         with self.lock:
@@ -122,6 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "ignore":
             headers.pop(fault.header)
         status, answered, data = self._forward(headers, body)
+        if fault and fault.kind == "edit":
+            data = fault.edit(data)
+            answered = [(n, v) for n, v in answered if n != "Content-Length"] + [("Content-Length", str(len(data)))]
         if fault and fault.kind == "lose answer":
             self._reset()
         elif fault and fault.kind == "answer instead":

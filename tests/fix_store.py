@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -25,22 +25,26 @@ _WITH_BUCKET: set[str] = set()  # endpoints of this process where it exists
 MakeS3 = Callable[..., S3Store]
 
 
+FOREIGN = (
+    "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION", "AWS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY",
+)  # fmt: skip
+SETTINGS = {
+    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": "/nonexistent",
+    "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
 @pytest.fixture
 def aws_env(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the SDK the test's keys, and nothing of this machine's settings."""
-    for name in (
-        "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
-        "AWS_REGION", "AWS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY",
-    ):  # fmt: skip
+    for name in FOREIGN:
         monkeypatch.delenv(name, raising=False)
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": "/nonexistent",
-        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+    for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
 
 
@@ -58,15 +62,31 @@ def bare_client(endpoint: str) -> Any:
     return session.client("s3", endpoint_url=endpoint, config=config)
 
 
+def make_bucket(endpoint: str) -> None:
+    """Make the tests' own bucket where it is not there."""
+    if endpoint not in _WITH_BUCKET:
+        with contextlib.closing(bare_client(endpoint)) as client:
+            client.create_bucket(Bucket=BUCKET)
+        _WITH_BUCKET.add(endpoint)
+
+
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
+    with moto() as endpoint:
+        yield endpoint
+
+
+@contextlib.contextmanager
+def moto() -> Generator[str]:
     from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
 
 
 @pytest.fixture
@@ -79,11 +99,8 @@ def make_s3(aws_env: None) -> Iterator[MakeS3]:
     made: list[S3Store] = []
 
     def make(endpoint: str, *, bucket: str | None = None, prefix: str = "", **options: Any) -> S3Store:
-        if bucket is None and endpoint not in _WITH_BUCKET:
-            client = bare_client(endpoint)
-            with contextlib.closing(client):
-                client.create_bucket(Bucket=BUCKET)
-            _WITH_BUCKET.add(endpoint)
+        if bucket is None:
+            make_bucket(endpoint)
         options = {"addressing": "path", "retry": QUICK, **options}
         prefix = prefix or f"archive/{uuid.uuid4().hex}"
         made.append(S3Store(bucket or BUCKET, prefix, endpoint=endpoint, **options))

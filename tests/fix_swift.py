@@ -12,13 +12,14 @@ import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 USER, KEY = "test:tester", "testing"
 
@@ -46,6 +47,13 @@ def swift_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         os.setxattr(folder, "user.zbackup", b"1")
     except (AttributeError, OSError):
         pytest.skip("the temporary folder's file system has no extended attributes, which swift needs")
+    with swift(folder) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def swift(folder: Path) -> Generator[str]:
+    """Serve from an empty folder on a file system with extended attributes."""
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, "-W", "ignore", __file__, folder],

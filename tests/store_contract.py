@@ -1,4 +1,4 @@
-"""The contract of a store as tests: a class with a fixture `store` derives from it, and has them all."""
+"""The contract of a store as tests: a class with a fixture `store` derives from them, and has them all."""
 
 from __future__ import annotations
 
@@ -93,19 +93,6 @@ class StoreContract:
         assert b"same" == store.get("x")
         assert ["x"] == names(store)
 
-    @pytest.mark.parametrize("other", [b"else", b"longer than it was", b""])
-    def test_other_bytes_under_a_name_are_refused(self, store: Store, other: bytes) -> None:
-        """
-        A name that is taken keeps its bytes, and the error says so.
-        """
-        put(store, "x", b"some")
-
-        with pytest.raises(StoreError, match="x exists with other content") as caught:
-            put(store, "x", other)
-
-        assert 20 == caught.value.exit_code
-        assert b"some" == store.get("x")
-
     @pytest.mark.parametrize(("size", "digest"), [(4, "0" * 64), (3, hashlib.sha256(b"body").hexdigest()), (5, "")])
     def test_wrong_announcement_stores_nothing(self, store: Store, size: int, digest: str) -> None:
         """
@@ -180,6 +167,27 @@ class StoreContract:
         assert [(f"worker {n}".encode() * 20)[-8:] for n in range(16)] == ends
         assert 17 == len(names(store, "w/"))
 
+    def test_address_is_shown(self, store: Store) -> None:
+        assert store.address
+        assert not store.address.endswith("/")
+
+
+class CreateOnly:
+    """What a store that keeps preconditions has besides: no promise of zbackup needs it."""
+
+    @pytest.mark.parametrize("other", [b"else", b"longer than it was", b""])
+    def test_other_bytes_under_a_name_are_refused(self, store: Store, other: bytes) -> None:
+        """
+        A name that is taken keeps its bytes, and the error says so.
+        """
+        put(store, "x", b"some")
+
+        with pytest.raises(StoreError, match="x exists with other content") as caught:
+            put(store, "x", other)
+
+        assert 20 == caught.value.exit_code
+        assert b"some" == store.get("x")
+
     def test_bare_writes(self, store: Store) -> None:
         """
         A bare write says what became of it.
@@ -189,7 +197,3 @@ class StoreContract:
         assert "stored" == store.write_once("x", b"first")
         assert "exists" == store.write_once("x", b"second")
         assert b"first" == store.get("x")
-
-    def test_address_is_shown(self, store: Store) -> None:
-        assert store.address
-        assert not store.address.endswith("/")

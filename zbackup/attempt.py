@@ -255,7 +255,7 @@ class Attempt:
         chunks = left.chunks if left else {}
         held = {(part.lo, part.hi): chunks[part.lo, part.hi] for part in slices if (part.lo, part.hi) in chunks}
         if held:
-            self._warn(f"a run before this one died; {len(held)} of its slices are taken over")
+            self._warn(f"a run before this one did not commit; {len(held)} of its slices are taken over")
         read = seal(
             replace(self.sink, expected_rows=self.expected_rows),
             self.workers,

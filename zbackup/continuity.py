@@ -10,7 +10,7 @@ histories are never mixed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -56,9 +56,9 @@ def choose_parent(archive: Archive, catalog: Catalog, source: Source) -> Continu
     same_line = [(head, manifest) for head, manifest in own if manifest.source.timeline == source.timeline]
     (entry, parent), *others = same_line or own or manifests
     warnings: list[str] = []
-    if strays := catalog.strays(entry):
-        names = ", ".join(stray.backup for stray in strays[-3:])
-        warnings.append(f"runs raced: continuing {entry.backup}; {len(strays)} beside it stay restorable ({names})")
+    if raced := _raced(catalog, entry, {entry.generation, *(other.generation for other, _ in others)}):
+        names = ", ".join(found.backup for found in raced[-3:])
+        warnings.append(f"runs raced: continuing {entry.backup}; {len(raced)} beside it stay restorable ({names})")
     if not own:
         warnings.append(
             f"this is another database than that of generation {parent.generation}: system "
@@ -77,6 +77,24 @@ def choose_parent(archive: Archive, catalog: Catalog, source: Source) -> Continu
         return Continuity(entry, parent, continues=False, warnings=tuple(warnings))
     compare = f"the timeline moved from {old} to {new}" if old is not None and new is not None and new > old else ""
     return Continuity(entry, parent, True, tuple(others), compare, tuple(warnings))
+
+
+def _raced(catalog: Catalog, entry: BackupName, generations: Collection[str]) -> list[BackupName]:
+    """
+    Return backups that the run of an entry may not have seen when it chose which one to continue.
+
+    Numbers are shared by runs that raced, or that did not see each other. What is older was told of by then.
+    """
+    line = catalog.line(entry)
+    last = line[-2:]
+    numbers = {one.number for one in last}
+    return [
+        other
+        for other in catalog.entries
+        if other not in line
+        and other.generation in generations
+        and (other.number in numbers or (other.generation == entry.generation and other.snapshot >= last[0].snapshot))
+    ]
 
 
 def check_newest_frame(found: Continuity, archive: Archive, connection: Connection, table: EventTable) -> Continuity:

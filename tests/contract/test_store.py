@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.store_contract import StoreContract
+from tests.store_contract import CreateOnly, StoreContract
 from zbackup.store.local import LocalStore
 
 if TYPE_CHECKING:
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from zbackup.store.s3 import S3Store
 
 
-class TestLocalStore(StoreContract):
+class TestLocalStore(StoreContract, CreateOnly):
     @pytest.fixture
     def store(self, tmp_path: Path) -> LocalStore:
         return LocalStore(tmp_path / "new" / "archive", create=True)
 
 
-class TestS3Store(StoreContract):
+class TestS3Store(StoreContract, CreateOnly):
     @pytest.fixture
     def store(self, moto_store: S3Store) -> S3Store:
         return moto_store

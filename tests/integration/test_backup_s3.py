@@ -1,4 +1,4 @@
-"""The whole path on S3: moto, and a real server that checks signatures."""
+"""The whole path on S3: moto, a real server that checks signatures, and one that ignores preconditions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zbackup.inspect import listing
 from zbackup.verify import verify
 
 
-@pytest.mark.parametrize("server", ["moto_endpoint", "swift_endpoint"])
+@pytest.mark.parametrize("server", ["moto_endpoint", "swift_endpoint", "rclone_endpoint"])
 def test_the_whole_path_on_s3(
     request: pytest.FixtureRequest, server: str, make_s3: MakeS3, database: str, new_database: Callable[[], str]
 ) -> None:

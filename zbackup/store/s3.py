@@ -237,14 +237,22 @@ class S3Store:
 
     def _pages(self, prefix: str) -> Iterator[Stat]:
         request: dict[str, object] = {"Bucket": self._bucket, "Prefix": prefix, "MaxKeys": self._page}
+        last = b""
         while True:
             page = self._request(
                 "", lambda: _whole(self.address, self._client.list_objects_v2(**request), "IsTruncated")
             )
-            for entry in page.get("Contents", []):
-                name = str(entry["Key"])[len(self._prefix) :]
-                if is_name(name):
-                    yield Stat(name, int(entry["Size"]))
+            # In order and once, whatever a page says: rclone lists what is being written twice, or out of its place.
+            sizes = {str(entry["Key"])[len(self._prefix) :]: int(entry["Size"]) for entry in page.get("Contents", [])}
+            for name in sorted(sizes, key=str.encode):
+                if name.encode() < last:
+                    raise StoreError(
+                        f"{self._shown(name)} is listed after {last.decode()}",
+                        hint="Run again. If it stays so, use another store: zbackup needs listings in byte order.",
+                    )
+                if is_name(name) and name.encode() != last:
+                    yield Stat(name, sizes[name])
+                last = name.encode()
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
