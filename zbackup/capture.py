@@ -31,6 +31,7 @@ NAMED = 8
 """Tables named in one warning."""
 
 NO_CAPTURE = "left out: --no-capture"
+NOT_THERE = "not there: without it no secret of this ZITADEL can be decrypted"
 
 ELSEWHERE = ("a materialized view; REFRESH it after a restore", "a foreign table: its rows are elsewhere")
 """Why relations are not captured whose rows no restore needs."""
@@ -65,7 +66,7 @@ class Captured:
 
 def lacking(record: Capture) -> tuple[str, ...]:
     """Name the tables that a capture should hold and does not, and that nothing else brings back."""
-    accepted = {NO_CAPTURE, *_KINDS.values()}
+    accepted = {NO_CAPTURE, NOT_THERE, *_KINDS.values()}
     return tuple(
         name for name, why in record.missing.items() if why not in accepted and known.is_state(*name.split(".", 1))
     )
@@ -168,7 +169,7 @@ class _Run:
         if strangers:
             self._warn(f"tables that this zbackup does not know are captured too: {', '.join(strangers)}")
         if not any((table.schema, table.name) == known.KEYS for table in wanted):
-            self._miss(".".join(known.KEYS), "not there: without it no secret of this ZITADEL can be decrypted")
+            self._miss(".".join(known.KEYS), NOT_THERE)
         return sorted(wanted, key=lambda table: -table.heap_bytes)
 
     def _schema(self, listed: Iterable[Listed]) -> SchemaText:

@@ -45,7 +45,7 @@ def test_the_main_job(archive: str, source: str, new_database: Callable[[], str]
     first = listed.splitlines()[1].split()[0]
     assert f"backup {first} (full" in run("show", first).out
     assert "PostgreSQL" in run("show").out
-    assert "600 events in 1 chunks" in run("show").out
+    assert "600 events in 1 chunk," in run("show").out
     assert "lost      " in run("plan", "--at", f"backup:{first}").out
     planned = run("plan", "--target", target).out
     assert "an empty database: schema and tables are made (no object in ZITADEL's schemas)" in planned

@@ -79,7 +79,7 @@ def test_the_soak_prints_its_seeds(folder: Path) -> None:
     """
     output = run(folder, "scripts.soak", "late", "--seed", "5")
 
-    assert re.search(r"^seed 5: \d+ acts, \d+ backups, \d+ events, \d+ withheld$", output, re.MULTILINE)
+    assert re.search(r"^seed 5: \d+ acts, \d+ backups, \d+ events, \d+ withheld; \d+ s$", output, re.MULTILINE)
     assert "failed: none" in output
     folder.rmdir()
 

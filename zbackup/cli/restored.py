@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zbackup.cli.records import Record, masterkey_word, plain
-from zbackup.cli.texts import columns, count, duration, pairs, size, warnings, when
+from zbackup.cli.texts import columns, count, duration, many, pairs, size, warnings, when
 from zbackup.salvage import warnings as damage
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def plan_lines(plan: RestorePlan, unit: Unit | None, masterkey: MasterkeyCheck |
     said = {
         "instant": when(plan.at, f"the whole backup, as of {when(plan.snapshot)}"),
         "final": "yes" if plan.final else "no: later backups may add events to it",
-        "reads": f"{count(plan.totals.chunks)} chunks, {size(plan.totals.stored_bytes)} "
+        "reads": f"{many(plan.totals.chunks, 'chunk')}, {size(plan.totals.stored_bytes)} "
         f"of {size(plan.totals.raw_bytes)}",
         "capture": f"of backup {plan.capture.backup}, {when(plan.capture.snapshot)}"
         if plan.capture and unit
@@ -128,11 +128,11 @@ def plan_lines(plan: RestorePlan, unit: Unit | None, masterkey: MasterkeyCheck |
     if estimate is not None:
         said |= {
             "events": count(estimate.events),
-            "added": f"up to {count(estimate.added)} events by later amendments" if estimate.added else "",
-            "withheld": f"about {count(estimate.withheld)} events, so that every push stays whole"
+            "added": f"up to {many(estimate.added, 'event')} by later amendments" if estimate.added else "",
+            "withheld": f"about {many(estimate.withheld, 'event')}, so that every push stays whole"
             if estimate.withheld
             else "none",
-            "lost": f"{count(estimate.lost)} events after it" if estimate.lost else "nothing of this archive",
+            "lost": f"{many(estimate.lost, 'event')} after it" if estimate.lost else "nothing of this archive",
         }
     if unit is not None:
         said |= {"target": f"{_MODES[unit.survey.mode]} ({unit.survey.found})", **dict(_unit_pairs(unit))}
@@ -154,13 +154,13 @@ def plan_lines(plan: RestorePlan, unit: Unit | None, masterkey: MasterkeyCheck |
 def restore_lines(result: RestoreResult) -> Iterator[str]:
     if result.done_before:
         yield "this restore was already done; nothing was changed"
-    yield f"restored {count(result.events)} events as of {when(result.at)}"
+    yield f"restored {many(result.events, 'event')} as of {when(result.at)}"
     said = {
         "from": f"backup {result.backup}, generation {result.generation}",
         "final": "yes" if result.final else "no: later backups may add events to it",
-        "withheld": f"{count(result.withheld)} events, so that every push stays whole" if result.withheld else "none",
-        "added": f"{count(result.added)} events by later amendments" if result.added else "",
-        "moved aside": f"{count(result.moved_aside)} events of the system"
+        "withheld": f"{many(result.withheld, 'event')}, so that every push stays whole" if result.withheld else "none",
+        "added": f"{many(result.added, 'event')} by later amendments" if result.added else "",
+        "moved aside": f"{many(result.moved_aside, 'event')} of the system"
         if result.moved_aside and result.mode == "events"
         else "",
         "proof": result.proof,
@@ -171,10 +171,10 @@ def restore_lines(result: RestoreResult) -> Iterator[str]:
     if found is not None:
         said |= dict(_unit_pairs(found.unit))
         said |= {
-            "since": f"{count(found.since)} events after the capture, for setup to catch up" if found.since else "",
+            "since": f"{many(found.since, 'event')} after the capture, for setup to catch up" if found.since else "",
             "constraints": _constraints(found.constraints),
             "permissions": count(found.permissions),
-            "silent": f"{count(found.states)} states of handlers that would mail or call",
+            "silent": f"{many(found.states, 'state')} of handlers that would mail or call",
             "ZITADEL": f"{found.zitadel_version or 'unknown'} at the instant; needed is {found.zitadel_needed} or newer"
             if found.zitadel_needed
             else "",
@@ -281,7 +281,7 @@ def schema_lines(shown: ShownSchema) -> Iterator[str]:
 
 def _schema_line(code: SchemaCode) -> str:
     return (
-        f"code from the archive: {count(code.functions)} functions, {count(code.triggers)} triggers, "
+        f"code from the archive: {many(code.functions, 'function')}, {many(code.triggers, 'trigger')}, "
         f"{size(code.bytes)}, sha256 {code.sha256}; it runs as the role that restores"
     )
 
@@ -292,12 +292,12 @@ def _unit_pairs(unit: Unit) -> Iterator[tuple[str, str]]:
     warm = sum(handler.warm for handler in unit.handlers)
     loaded = [table for table in unit.tables if table.action == "load"]
     rows = sum(table.rows for table in loaded)
-    yield "tables", f"{count(len(loaded))} of backup {unit.survey.capture.backup}, {count(rows)} rows"
+    yield "tables", f"{count(len(loaded))} of backup {unit.survey.capture.backup}, {many(rows, 'row')}"
     if unit.cold:
         yield "projections", f"cold: {unit.cold}"
     else:
         cold = len(unit.handlers) - warm
-        yield "projections", f"{count(warm)} handlers warm" + (f", {count(cold)} cold" if cold else "")
+        yield "projections", f"{many(warm, 'handler')} warm" + (f", {count(cold)} cold" if cold else "")
 
 
 def _tables(unit: Unit) -> Iterator[str]:
@@ -315,7 +315,7 @@ def _tables(unit: Unit) -> Iterator[str]:
 
 
 def _constraints(found: ConstraintsAt) -> str:
-    text = f"{count(found.rows)} rows, and those of setup's steps, from the {found.basis}"
+    text = f"{many(found.rows, 'row')}, and those of setup's steps, from the {found.basis}"
     if found.difference is not None:
         difference = found.difference
         text += (

@@ -25,6 +25,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def many(number: int, noun: str) -> str:
+    """Write a number with its noun, which takes an s for all but one."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def size(number: int) -> str:
     if number < 1024:
         return f"{number} B"
@@ -67,8 +72,8 @@ def init_lines(result: InitResult) -> Iterator[str]:
 def backup_lines(result: BackupResult) -> Iterator[str]:
     yield f"backup {result.backup} ({result.kind}, generation {result.generation})"
     said = {
-        "sealed": f"{count(result.events)} events",
-        "tail": f"{count(result.tail)} events",
+        "sealed": f"{many(result.events, 'event')}",
+        "tail": f"{many(result.tail, 'event')}",
         "horizon": f"{when(result.horizon)} ({result.horizon_basis})",
         "recovery point": when(result.recovery_point),
         "amended": f"{count(result.amended)} old rows" if result.amended else "",
@@ -76,7 +81,7 @@ def backup_lines(result: BackupResult) -> Iterator[str]:
         "stored": size(result.stored_bytes),
         "capture": "none"
         if result.capture is None
-        else f"{count(result.capture.tables)} tables"
+        else f"{many(result.capture.tables, 'table')}"
         if result.capture.schema or result.capture.tables > 1
         else "the encryption keys",
         "time": duration(result.seconds),
@@ -144,11 +149,11 @@ def shown_lines(shown: Shown) -> Iterator[str]:
         "system": f"{source.system_identifier}, timeline {source.timeline or 'unknown'}",
         "collation": collation_text(source.locale_provider, source.collation, source.ctype, source.icu_locale),
         "table": f"{manifest.table.schema}.{manifest.table.name}",
-        "log": f"{count(manifest.sealed.rows)} events in {count(manifest.sealed.chunks)} chunks, "
+        "log": f"{many(manifest.sealed.rows, 'event')} in {many(manifest.sealed.chunks, 'chunk')}, "
         f"{size(manifest.sealed.stored_bytes)} of {size(manifest.sealed.raw_bytes)}",
-        "sealed by it": f"{count(manifest.new.rows)} events, {size(manifest.new.stored_bytes)}",
-        "tail": f"{count(tail)} events",
-        "capture": f"{count(capture.tables)} tables, {count(capture.rows)} rows, {size(capture.table_bytes)}, "
+        "sealed by it": f"{many(manifest.new.rows, 'event')}, {size(manifest.new.stored_bytes)}",
+        "tail": f"{many(tail, 'event')}",
+        "capture": f"{many(capture.tables, 'table')}, {many(capture.rows, 'row')}, {size(capture.table_bytes)}, "
         f"{'with' if capture.schema else 'without'} schema"
         if capture
         else "none",
@@ -175,18 +180,20 @@ def shown_lines(shown: Shown) -> Iterator[str]:
 
 
 def verify_lines(result: VerifyResult) -> Iterator[str]:
-    verdict = "ok" if result.ok else f"{count(len(result.findings))} findings"
+    verdict = "ok" if result.ok else f"{many(len(result.findings), 'finding')}"
     yield (
-        f"{verdict}: {count(result.backups)} backups, {count(result.chunks)} chunks, "
-        f"{count(result.objects)} objects looked at ({result.level})"
+        f"{verdict}: {many(result.backups, 'backup')}, {many(result.chunks, 'chunk')}, "
+        f"{many(result.objects, 'object')} looked at ({result.level})"
     )
     if result.raw_bytes:
         yield f"  decoded {size(result.raw_bytes)} in {duration(result.seconds)}"
     if result.orphans:
         yield f"  {count(result.orphans)} objects belong to no backup"
-    for finding in result.findings:
+    for number, finding in enumerate(result.findings, 1):
         yield f"{finding.kind}: {finding.object}: {finding.problem}"
-        yield f"  {finding.hint}"
+        # Once where many say the same.
+        if [found.hint for found in result.findings[number : number + 1]] != [finding.hint]:
+            yield f"  {finding.hint}"
 
 
 def doctor_lines(result: DoctorResult) -> Iterator[str]:
@@ -236,7 +243,7 @@ def _marks(backup: ListedBackup) -> Iterator[str]:
     if backup.stray:
         yield "raced, off the line"
     if backup.warnings:
-        yield f"{count(len(backup.warnings))} warnings"
+        yield f"{many(len(backup.warnings), 'warning')}"
 
 
 def _blockers(blockers: Iterable[Blocker]) -> Iterator[str]:
