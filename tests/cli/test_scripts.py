@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -34,11 +36,12 @@ def run(folder: Path, module: str, *arguments: str) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder() -> Generator[Path]:
     """A temporary folder that the server's user may enter, which pytest's own are not."""
     place = Path("/tmp") / f"zb-scripts-{os.getpid()}"
     place.mkdir(mode=0o755)
-    return place
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @needs_postgres

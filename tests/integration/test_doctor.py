@@ -424,7 +424,7 @@ class OnlyAStore:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
-        if name in {"write_once", "clock"}:
+        if name == "write_once":
             raise AttributeError(name)
         return getattr(self._store, name)
 
