@@ -18,14 +18,14 @@ import socket
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import FORMAT, Lease
 from zbackup.archive.names import LeaseName
-from zbackup.errors import ArchiveError, Busy, StoreError, StoreUnreachable
+from zbackup.errors import ArchiveError, Busy, Interrupted, StoreError, StoreUnreachable
 from zbackup.event import instant_text
 from zbackup.process import is_gone, this_process
 from zbackup.progress import Report, Step, Warned, silent
@@ -39,8 +39,9 @@ lease is written anew.
 # Servers of one store may differ by this much.
 SKEW = timedelta(minutes=1)
 
-# The least of several waits so often for others to withdraw, about three seconds in all.
-LOOKS = 7
+# The least of several waits so often for others to withdraw: 39 seconds in all, for a write may be tried for
+# half a minute.
+LOOKS = 13
 
 # Runs of this process that have a lease or want one. It may have others that could not be released.
 _at_work: set[str] = set()
@@ -63,19 +64,16 @@ def hold(
     Raises Busy when another one holds it for longer than `wait`.
     """
     holder = _Holder(archive, what, duration, report)
-    _at_work.add(holder.run)
-    try:
-        holder.acquire(wait)
-        with holder.kept():
-            yield
-    finally:
-        _at_work.discard(holder.run)
+    holder.acquire(wait)
+    with holder.kept():
+        yield
 
 
 class _Holder:
     def __init__(self, archive: Archive, what: str, duration: timedelta, report: Report) -> None:
         self.archive, self.what, self.duration, self.report = archive, what, min(duration, DURATION), report
-        self.run = names.backup_id(datetime.now(UTC), secrets.token_hex(4))
+        self.run = ""
+        """an id of the lease's own, another one for each try: what was released is so for good"""
         self.since: datetime | None = None
         self.newest: LeaseName | None = None
 
@@ -109,21 +107,26 @@ class _Holder:
         finally:
             stopped.set()
             renewal.join()
-            if answers:
-                self._release()
+            self._release(answers=answers)
 
     def _renew(self, stopped: threading.Event) -> None:
         """Write the lease anew until told to stop."""
         while not stopped.wait(self.duration / timedelta(seconds=3)):
-            try:
-                self._put()
-            except StoreError as error:
-                self.report(Warned(f"{error.message}: the lease was not prolonged; another run may begin beside this"))
+            # The run is being stopped; its thread says so, not this one.
+            with suppress(Interrupted):
+                try:
+                    self._put()
+                except Interrupted:
+                    return
+                except Exception as error:  # a lease is never what ends a run
+                    problem = f"{error}: the lease was not prolonged; another run may begin beside this"
+                    self.report(Warned(problem))
 
-    def _release(self) -> None:
-        if self.newest is None:
-            return
+    def _release(self, *, answers: bool = True) -> None:
+        _at_work.discard(self.run)
         released, self.newest = self.newest, None
+        if released is None or not answers:
+            return
         try:
             self.archive.release(released)
         except StoreError as error:
@@ -131,6 +134,8 @@ class _Holder:
 
     def _contended(self) -> LeaseName | None:
         """Write the lease; withdraw it, and return the other one, when another run has it or gets it."""
+        self.run, self.since = names.backup_id(datetime.now(UTC), secrets.token_hex(4)), None
+        _at_work.add(self.run)
         try:
             self._put()
             other = self._others()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Of a process id: they are below 2^22 on Linux.
+MOST_DIGITS = 7
+
 
 def this_process() -> str | None:
     """Return boot, pid namespace, pid and start of this process; None where the system does not tell."""
@@ -15,13 +18,13 @@ def is_gone(process: str) -> bool:
     """Tell whether a process ended for sure. Of another machine, boot or container nothing is sure."""
     here = this_process()
     place, pid = process.rsplit("/", 2)[:-1] if process.count("/") >= 2 else ("", "")
-    if here is None or not pid.isdecimal() or here.rsplit("/", 2)[0] != place:
+    if here is None or not pid.isdecimal() or len(pid) > MOST_DIGITS or here.rsplit("/", 2)[0] != place:
         return False
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):  # another user's, or no number of a process
+    except OSError:  # another user's
         return False
     return _name(int(pid)) not in {None, process}
 

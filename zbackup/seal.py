@@ -36,7 +36,8 @@ def seal(
 
     futures: list[Future[list[ChunkRef]]] = [pool.submit(one, part) for part in slices]
     try:
-        wait(futures, return_when=FIRST_EXCEPTION)
+        for ended in wait(futures, return_when=FIRST_EXCEPTION).done:
+            ended.result()
         return [chunk for future in futures for chunk in future.result()]
     except BaseException:
         for future in futures:

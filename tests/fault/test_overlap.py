@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import psycopg
 import pytest
@@ -28,7 +29,7 @@ from tests.fix_store import MakeS3
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import FORMAT, Lease
-from zbackup.errors import Busy, StoreError
+from zbackup.errors import Busy, Interrupted, StoreError
 from zbackup.init import init
 from zbackup.lease import hold
 from zbackup.process import is_gone, this_process
@@ -194,6 +195,93 @@ def test_of_many_at_once_one_is_at_work(
             assert any(done), number
 
 
+def test_who_waited_is_seen_by_those_that_come_later(tmp_path: Path) -> None:
+    """
+    Of two that begin at once the second withdraws and waits; when it is at work a third one waits for it.
+    """
+    init(LocalStore(tmp_path / "archive", create=True))
+    archive = Archive.open(LocalStore(tmp_path / "archive"))
+    for _ in range(5):
+        together = threading.Barrier(2)
+
+        def run(number: int) -> None:
+            together.wait(PATIENCE)  # noqa: B023  both end before the next round
+            with hold(archive, f"run {number}", wait=timedelta(seconds=PATIENCE)):
+                with pytest.raises(Busy, match=f"run {number}"), hold(archive, "third"):
+                    pass
+                time.sleep(0.1)
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(run, range(2)))
+
+
+def test_the_least_waits_for_one_that_withdraws_slowly(tmp_path: Path) -> None:
+    """
+    A store that takes its time leaves nobody without a backup.
+    """
+
+    class Slow(LocalStore):
+        """Takes four seconds for the word that a lease has ended."""
+
+        def put(self, name: str, body: BinaryIO, *, size: int, sha256: str) -> None:
+            if name.endswith("_released.json"):
+                time.sleep(4)
+            super().put(name, body, size=size, sha256=sha256)
+
+    store = Slow(tmp_path / "archive", create=True)
+    init(store)
+    archive = Archive.open(store)
+    together = threading.Barrier(2)
+
+    def run(number: int) -> bool:
+        together.wait(PATIENCE)
+        try:
+            with hold(archive, f"run {number}"):
+                return True
+        except Busy:
+            return False
+
+    with ThreadPoolExecutor(2) as pool:
+        assert any(pool.map(run, range(2)))
+
+
+def test_a_run_that_is_stopped_is_stopped_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The thread that keeps the lease says nothing of its own where the program is being interrupted.
+    """
+    store = LocalStore(tmp_path / "archive", create=True)
+    init(store)
+    told: list[object] = []
+    stopping = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", told.append)
+
+    def report(progress: Progress) -> None:
+        stopping.set()
+        raise Interrupted("stopped")
+
+    with hold(Archive.open(store), "test", duration=timedelta(seconds=0.3), report=report):
+        (tmp_path / "archive").rename(tmp_path / "away")
+        wait_until(stopping.is_set)
+        (tmp_path / "away").rename(tmp_path / "archive")
+
+    assert told == []
+
+
+def test_a_lease_from_a_clock_that_was_ahead_is_none(tmp_path: Path) -> None:
+    """
+    Nobody is waited for longer than a lease can last, whatever it says.
+    """
+    store = LocalStore(tmp_path / "archive", create=True)
+    init(store)
+    archive = Archive.open(store)
+    now = store.clock()
+    until = now + timedelta(minutes=7)
+    archive.put_lease(Lease(FORMAT, names.backup_id(now, "00000000"), "backup", "elsewhere", ELSEWHERE, now, until))
+
+    with hold(archive, "test"):
+        pass
+
+
 def test_a_long_run_keeps_its_lease(tmp_path: Path) -> None:
     """
     It writes the lease anew as time goes on, creates objects only, and others wait until its end.
@@ -300,5 +388,6 @@ def test_a_process_is_gone_when_it_is() -> None:
         assert is_gone(name)
     assert is_gone(name)
     assert not is_gone(here)
-    for unseen in (ELSEWHERE, "", "x/1/2", f"{place.rpartition('/')[0]}/{1 << 70}/1", f"{place}x/1"):
+    machine = place.rpartition("/")[0]
+    for unseen in (ELSEWHERE, "", "x/1/2", f"{machine}/{1 << 70}/1", f"{machine}/{'9' * 5000}/1", f"{place}x/1"):
         assert not is_gone(unseen), unseen

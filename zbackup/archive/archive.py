@@ -160,7 +160,7 @@ class Archive:
         found = [LeaseName.parse(stat.name) for hour in hours for stat in self.store.list(hour)]
         newest = {lease.run: lease for lease in sorted(filter(None, found), key=lambda lease: lease.until)}
         released = {lease.run for lease in found if lease and lease.sha256 is None}
-        return [lease for run, lease in newest.items() if run not in released and first < lease.until]
+        return [lease for run, lease in newest.items() if run not in released and first < lease.until <= last]
 
     def lease(self, name: LeaseName) -> Lease:
         """Read a lease and prove it. Raises ObjectMissing, Damaged."""

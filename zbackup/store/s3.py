@@ -39,7 +39,7 @@ from zbackup.store.write import NameTaken, NotTaken, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
+    from datetime import UTC, datetime
 
     from zbackup.progress import Report
 
@@ -180,12 +180,14 @@ class S3Store:
     def clock(self) -> datetime:
         """Return the time of the server's answer, whole seconds."""
         request = {"Bucket": self._bucket, "Prefix": self._prefix, "MaxKeys": 1}
-        answer = self._request("", lambda: self._client.list_objects_v2(**request))
+        # What follows the headers is there: the date is whole.
+        answer = self._request("", lambda: _page(self.address, self._client.list_objects_v2(**request)))
         date = str(answer["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
         try:
-            return parsedate_to_datetime(date)
+            found = parsedate_to_datetime(date)
         except ValueError:
             raise StoreError(f"{self.address}: answers without a date") from None
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     def _check(self, what: str, body: BinaryIO, size: int, sha256: str) -> dict[str, str]:
         """Hold the body against what the caller said of it; return the digests to send along."""
@@ -239,9 +241,7 @@ class S3Store:
         request: dict[str, object] = {"Bucket": self._bucket, "Prefix": prefix, "MaxKeys": self._page}
         last = b""
         while True:
-            page = self._request(
-                "", lambda: _whole(self.address, self._client.list_objects_v2(**request), "IsTruncated")
-            )
+            page = self._request("", lambda: _page(self.address, self._client.list_objects_v2(**request)))
             # In order and once, whatever a page says: rclone lists what is being written twice, or out of its place.
             sizes = {str(entry["Key"])[len(self._prefix) :]: int(entry["Size"]) for entry in page.get("Contents", [])}
             for name in sorted(sizes, key=str.encode):
@@ -253,7 +253,7 @@ class S3Store:
                 if is_name(name) and name.encode() != last:
                     yield Stat(name, sizes[name])
                 last = name.encode()
-            if not page.get("IsTruncated"):
+            if not page["IsTruncated"]:
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
 
@@ -300,6 +300,13 @@ def _whole(what: str, answer: dict[str, Any], last: str) -> dict[str, Any]:
     """
     if last not in answer:
         raise StoreUnreachable(f"{what}: the answer was cut short (no {last})")
+    return answer
+
+
+def _page(what: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a page of a listing that is cut short."""
+    if _whole(what, answer, "IsTruncated")["IsTruncated"]:
+        _whole(what, answer, "NextContinuationToken")
     return answer
 
 
