@@ -2,8 +2,9 @@
 A real S3 server for tests that knows no preconditions: rclone in front of a folder.
 
 It checks signatures and Content-MD5, overwrites whatever `If-None-Match` says, and stores an object as a file,
-so it is what neither moto nor Swift is. Its shell lives until its standard input ends, and rclone as long as
-its shell, so that neither outlives the tests.
+so it is what neither moto nor Swift is. It remembers no folders: with that memory an object that several writers
+store at once can become unreadable until it is forgotten (docs/stores.md). Its shell lives until its standard
+input ends, and rclone as long as its shell, so that neither outlives the tests.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def rclone(folder: Path) -> Generator[str]:
     """Serve a folder, each bucket a folder in it."""
     serve = [
-        str(_program()), "serve", "s3", "--config", "", "--addr", "127.0.0.1:0",
+        str(_program()), "serve", "s3", "--config", "", "--addr", "127.0.0.1:0", "--dir-cache-time", "1s",
         "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", str(folder),
     ]  # fmt: skip
     server = subprocess.Popen(
