@@ -15,6 +15,7 @@ from itertools import accumulate
 
 from zbackup.archive.log import LogEdit
 from zbackup.archive.manifest import ChunkRef
+from zbackup.archive.names import COMPACTED
 from zbackup.archive.sink import Sink
 from zbackup.database.connection import Connection
 from zbackup.database.export import read_rows
@@ -36,7 +37,7 @@ def compact(edit: LogEdit, sink: Sink, workers: Workers, table: EventTable) -> C
     sink.report(Step("compact", f"{len(small)} chunks up to {small[-1].hi}"))
     try:
         with workers.borrow() as worker, worker.transaction() as connection:
-            draft = sink.read("compact", _proven(connection, table, small), small[0].lo, small[-1].hi)
+            draft = sink.read(COMPACTED, _proven(connection, table, small), small[0].lo, small[-1].hi)
     except _Differs as found:
         return found.chunk
     edit.replace(small[0], draft.store())

@@ -33,12 +33,13 @@ from zbackup.database.target import ASIDE, SCHEMA, Receipt, Run, lock, session, 
 from zbackup.dsn import masked
 from zbackup.errors import NotSupported, TargetRefused, UsageError
 from zbackup.event import instant_text, parse_instant
+from zbackup.missing import Missing, events_of, identity
+from zbackup.missing import warnings as damage
 from zbackup.moment import Instant, OfBackup, RestorePoint
 from zbackup.plan import resolve, with_readable, with_schema
 from zbackup.progress import Report, Step, Warned, silent
 from zbackup.recover import Recovered, make_room, recover
-from zbackup.salvage import Missing, Salvage, events_of, fit, identity, missing_of, persist, warn
-from zbackup.salvage import warnings as damage
+from zbackup.salvage import Salvage, fit, missing_of, persist, warn
 from zbackup.source import EventTable, collation_text
 from zbackup.survey import Survey, UnitOptions, refuse, survey
 from zbackup.unit import Unit, decide

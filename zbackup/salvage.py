@@ -9,12 +9,12 @@ is listed, and for that everything that a restore needs is read once before anyt
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
@@ -29,44 +29,20 @@ from zbackup.archive.manifest import (
     CaptureRef,
     ChunkRef,
     IndexRef,
+    Log,
     Manifest,
     ObjectRef,
 )
-from zbackup.archive.names import BackupName
+from zbackup.archive.names import COMPACTED, BackupName, ChunkName
 from zbackup.archive.plan import RestorePlan
 from zbackup.archive.rescue import Rescued, Span, rescue
 from zbackup.archive.table import AT_ONCE
 from zbackup.errors import ArchiveError, Damaged, ObjectMissing, TargetRefused
+from zbackup.missing import Kind, Missing, warnings
 from zbackup.progress import Report, Step, Warned
 from zbackup.store.base import Store
 
 T = TypeVar("T")
-Kind = Literal["events", "index", "manifest", "table", "capture", "schema", "record"]
-
-NAMED = 20
-"""Damaged objects named in warnings."""
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """An object that cannot be read as it was, and what is missing for it."""
-
-    object: str
-    kind: Kind
-    problem: str
-    rows: int = 0
-    """events, or rows of a table, that do not come back"""
-    spans: tuple[Span, ...] = ()
-    """when the missing events were created"""
-    instances: dict[str, int] | None = None
-    """missing events per instance, as far as known"""
-    aggregate_types: dict[str, int] | None = None
-    events: tuple[tuple[str, ...], ...] = ()
-    """cursors of missing events, as far as known"""
-
-    def __str__(self) -> str:
-        what = f"{self.rows} {'rows' if self.kind == 'table' else 'events'} are missing" if self.rows else "passed over"
-        return f"{what}: {self.problem}"
 
 
 @dataclass(slots=True)
@@ -208,12 +184,13 @@ class Salvage(Archive):
         if end < ref.hi:
             yield _empty(ref, end, ref.hi)
 
-    def _named_before(self, ref: IndexRef) -> list[ChunkRef]:
+    def _named_before(self, ref: IndexRef | ChunkRef) -> list[ChunkRef]:
+        """Return the chunks within the range of an index, or of a merged chunk, that the line had before it."""
         catalog, found = self.catalog(), list[ChunkRef]()
         for entry in (*catalog.entries, *catalog.unread):
             for older in reversed(catalog.line(entry)) if entry.backup in ref.name else ():
                 for chunk in self._log_of(older):
-                    within = ref.lo <= chunk.lo and chunk.hi <= ref.hi
+                    within = chunk.name != ref.name and ref.lo <= chunk.lo and chunk.hi <= ref.hi
                     if within and all(chunk.hi <= one.lo or one.hi <= chunk.lo for one in found):
                         found.append(chunk)
                 if sum(chunk.rows for chunk in found) >= ref.rows:
@@ -227,6 +204,28 @@ class Salvage(Archive):
             return ()
 
     # Chunks
+
+    def chunks(self, log: Log) -> Iterator[ChunkRef]:
+        """Yield the chunks of a log; for a merged one that is damaged those that it was made of, if they are whole."""
+        for chunk in super().chunks(log):
+            yield from self._unmerged(chunk)
+
+    def _unmerged(self, ref: ChunkRef) -> tuple[ChunkRef, ...]:
+        parsed = ChunkName.parse(ref.name)
+        if parsed is None or parsed.slice != COMPACTED or self._look(ref) is None:
+            return (ref,)
+        parts = tuple(sorted(self._named_before(ref), key=lambda chunk: chunk.lo))
+        digest, end = hashlib.sha256(), ref.lo
+        for part in parts:
+            if part.lo != end:
+                return (ref,)
+            for rows in self.read(part):
+                digest.update(rows)
+            end = part.hi
+        if (end, digest.hexdigest()) != (ref.hi, ref.raw_sha256):
+            return (ref,)
+        self._note(ref.name, "events", Damaged(f"{ref.name}: damaged; {len(parts)} older objects hold all its events"))
+        return parts
 
     def read(self, ref: ChunkRef) -> Iterator[bytes]:
         rescued = self._look(ref)
@@ -354,28 +353,6 @@ def missing_of(archive: Archive) -> tuple[Missing, ...]:
     return archive.missing if isinstance(archive, Salvage) else ()
 
 
-def warnings(missing: Sequence[Missing]) -> Iterator[str]:
-    """Say what is missing: first how much, then the objects."""
-    if missing:
-        events = events_of(missing)
-        yield (
-            f"the archive is damaged: {len(missing)} objects cannot be read as they were, "
-            f"{events} events are missing; this is not the whole of what was backed up"
-        )
-        yield from (str(one) for one in missing[:NAMED])
-        if len(missing) > NAMED:
-            yield f"{len(missing) - NAMED} more damaged objects are listed in the result with --json"
-
-
-def events_of(missing: Iterable[Missing]) -> int:
-    return sum(one.rows for one in missing if one.kind in {"events", "index"})
-
-
 def warn(archive: Archive, report: Report) -> None:
     for text in warnings(missing_of(archive)):
         report(Warned(text))
-
-
-def identity(missing: Iterable[Missing]) -> list[tuple[str, int]]:
-    """Tell one set of damage from another."""
-    return sorted((one.object, one.rows) for one in missing)

@@ -16,8 +16,8 @@ from zbackup.archive.rescue import Span
 from zbackup.cli.records import plain
 from zbackup.cli.restored import comparison_record, missing_record
 from zbackup.constraints import Comparison
+from zbackup.missing import Missing
 from zbackup.progress import Advance, ObjectStored, Retrying, Warned
-from zbackup.salvage import Missing
 from zbackup.survey import Problem
 from zbackup.zitadel.constraints import Difference
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import psycopg
 import pytest
 
-from tests.fix_archive import archived_rows, newest, restored, source_rows
+from tests.fix_archive import Backup, archived_rows, newest, restored, source_rows
 from tests.fix_damage import Damage, flipped, objects_of
 from tests.fix_whole import one
+from tests.history import create_schema, push
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import ChunkRef
+from zbackup.compact import FACTOR
 from zbackup.database.target import Receipt
 from zbackup.errors import Damaged, ObjectMissing, TargetRefused
 from zbackup.event import cursor_of, instant_text
@@ -248,3 +252,32 @@ def test_the_archives_own_record_is_not_needed(damage: Damage) -> None:
 
     assert opened.record.archive == "a" * 8
     assert [one.object for one in opened.missing] == [name]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_merged_chunk_is_read_from_what_it_was_made_of(
+    archive: Archive, database: str, back_up: Backup, new_database: NewDatabase, tmp_path: Path, *, gone: bool
+) -> None:
+    """
+    Increments that were merged are still there as they were stored first: damage of the merged object loses nothing.
+    """
+    with psycopg.connect(database) as connection:
+        create_schema(connection)
+    for number in range(FACTOR + 1):
+        with psycopg.connect(database) as connection:
+            push(connection, "i1", ("user", f"u{number}"))
+        back_up(database)
+    merged = next(archive.chunks(newest(archive).log))
+    assert merged.rows == FACTOR
+    path = tmp_path / "archive" / merged.name
+    body = bytearray(path.read_bytes())
+    body[len(body) // 3] ^= 1
+    path.unlink()
+    if not gone:
+        path.write_bytes(body)
+    target = new_database()
+
+    done = restored(Salvage.of(archive), target)
+
+    assert source_rows(target) == source_rows(database)
+    assert [(found.object, found.rows) for found in done.missing] == [(merged.name, 0)]

@@ -39,6 +39,9 @@ INDEXES = "indexes/"
 MANIFESTS = "manifests/"
 PROBES = "probes/"
 
+COMPACTED = "compact"
+"""Slice of chunks that were merged from others."""
+
 _BACKUP = r"\d{8}T\d{6}Z-[0-9a-f]{8}"
 _MANIFEST = re.compile(
     rf"manifests/(?P<number>\d{{10}})_(?P<backup>{_BACKUP})_(?P<generation>[0-9a-f]{{8}})"
@@ -112,7 +115,7 @@ def is_index(name: str, sha256: str) -> bool:
 class ChunkName:
     backup: str
     slice: str
-    """digits of a slice, or `tail`, `amend…`"""
+    """`s` and digits, `t…` of a tail, `amend…`, `added…`, `compact`"""
     part: int
     last: bool
     """whether this chunk ends its slice"""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from zbackup.cli.records import Record, masterkey_word, plain
 from zbackup.cli.texts import columns, count, duration, many, pairs, size, warnings, when
-from zbackup.salvage import warnings as damage
+from zbackup.missing import warnings as damage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from zbackup.constraints import Comparison, ConstraintsAt
     from zbackup.database.schema_text import SchemaCode
     from zbackup.inspect import ShownSchema
+    from zbackup.missing import Missing
     from zbackup.recover import Recovered
     from zbackup.restore import RestoreResult
-    from zbackup.salvage import Missing
     from zbackup.unit import Unit
     from zbackup.zitadel.constraints import Difference
     from zbackup.zitadel.masterkey import MasterkeyCheck
