@@ -27,7 +27,7 @@ from zbackup.archive.manifest import FORMAT, Lease
 from zbackup.archive.names import LeaseName
 from zbackup.errors import ArchiveError, Busy, Interrupted, StoreError, StoreUnreachable
 from zbackup.event import instant_text
-from zbackup.process import is_gone, this_process
+from zbackup.process import is_gone, pid_of, this_process
 from zbackup.progress import Report, Step, Warned, silent
 
 DURATION = timedelta(minutes=5)
@@ -83,9 +83,11 @@ class _Holder:
         pause = FIRST_PAUSE
         while other := self._others() or self._contended():
             if time.monotonic() >= deadline:
+                waited = f", after a wait of {wait.total_seconds():g} s" if wait else ""
                 raise Busy(
-                    f"{self._described(other)} is at work on this archive",
-                    hint="Give --wait 10m to wait for its end. If it died, its lease ends by itself at that time.",
+                    f"{self._described(other)} is at work on this archive{waited}",
+                    hint=f"Wait for its end with --wait {'and a longer time' if wait else '10m'}: as long as it works "
+                    "its lease is prolonged. If it died, the lease ends by itself at that time.",
                 )
             if told != other.run:
                 told = other.run
@@ -182,7 +184,10 @@ class _Holder:
 
     def _described(self, lease: LeaseName) -> str:
         record = self._record(lease)
-        who = f"{record.what} on {record.host} since {instant_text(record.since)}" if record else "another run"
+        who = "another run"
+        if record is not None:
+            pid = f" (pid {pid_of(record.process)})" if record.process else ""
+            who = f"{record.what} on {record.host}{pid} since {instant_text(record.since)}"
         return f"{who} (lease until {instant_text(lease.until)})"
 
     def _record(self, lease: LeaseName) -> Lease | None:

@@ -14,6 +14,11 @@ def this_process() -> str | None:
     return _name(os.getpid())
 
 
+def pid_of(process: str) -> str:
+    """Return its number, as its own machine or container counts."""
+    return process.split("/")[-2] if process.count("/") >= 2 else "unknown"
+
+
 def is_gone(process: str) -> bool:
     """Tell whether a process ended for sure. Of another machine, boot or container nothing is sure."""
     here = this_process()

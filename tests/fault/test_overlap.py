@@ -153,7 +153,7 @@ def test_a_run_that_died_elsewhere_is_waited_for_until_its_lease_ends(
     waited = zbackup(*arguments, "--wait", "1m")
 
     assert refused.code == 40
-    assert "backup on elsewhere since" in refused.err
+    assert "backup on elsewhere (pid 1) since" in refused.err
     assert waited.code == 0, waited.err
     assert opened.store.clock() >= now + timedelta(seconds=2)
 

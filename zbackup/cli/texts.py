@@ -11,7 +11,7 @@ from zbackup.source import collation_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from zbackup.archive.manifest import Amendment
+    from zbackup.archive.manifest import Amendment, CaptureRef
     from zbackup.backup import BackupResult
     from zbackup.doctor import DoctorResult
     from zbackup.init import InitResult
@@ -72,18 +72,14 @@ def init_lines(result: InitResult) -> Iterator[str]:
 def backup_lines(result: BackupResult) -> Iterator[str]:
     yield f"backup {result.backup} ({result.kind}, generation {result.generation})"
     said = {
-        "sealed": f"{many(result.events, 'event')}",
-        "tail": f"{many(result.tail, 'event')}",
+        "sealed": many(result.events, "event"),
+        "tail": many(result.tail, "event"),
         "horizon": f"{when(result.horizon)} ({result.horizon_basis})",
         "recovery point": when(result.recovery_point),
         "amended": f"{count(result.amended)} old rows" if result.amended else "",
         "read": size(result.raw_bytes),
         "stored": size(result.stored_bytes),
-        "capture": "none"
-        if result.capture is None
-        else f"{many(result.capture.tables, 'table')}"
-        if result.capture.schema or result.capture.tables > 1
-        else "the encryption keys",
+        "capture": _captured(result.capture),
         "time": duration(result.seconds),
     }
     yield from pairs(said.items())
@@ -94,6 +90,13 @@ def backup_lines(result: BackupResult) -> Iterator[str]:
         yield ""
         yield "NOT WHOLE:"
         yield from (f"  {name} was not captured: nothing else brings its rows back" for name in result.not_captured)
+
+
+def _captured(capture: CaptureRef | None) -> str:
+    if capture is None or not capture.tables:
+        return "none"
+    alone = capture.tables == 1 and not capture.schema
+    return "the encryption keys" if alone else many(capture.tables, "table")
 
 
 def listing_lines(listing: Listing) -> Iterator[str]:
