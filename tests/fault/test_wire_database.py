@@ -283,7 +283,6 @@ def test_a_stalled_backup_is_stopped(backups: Backups) -> None:
 
         assert code == 130, err
         assert err.count("stopped by a signal") == 1
-        assert "something did not end" not in err
         assert new_manifests(before, archive) == 0
 
 
@@ -291,14 +290,19 @@ def test_a_stalled_restore_is_stopped(restores: Restores) -> None:
     """
     SIGTERM ends a restore whose server takes in nothing any more, and the next run goes on.
     """
-    with restores.databases.like() as target, wired(target) as (wire, dsn):
-        wire.arm(Fault("stall", "up", 5_000, when=b'COPY "eventstore"."events2_restoring"', whole=True))
-        child = start("restore", "--archive", str(restores.archive), "--target", dsn)
-        code, err = stop_when_stalled(wire, child)
+    with restores.databases.like() as target:
+        with wired(target) as (wire, dsn):
+            wire.arm(Fault("stall", "up", 5_000, when=b'COPY "eventstore"."events2_restoring"', whole=True))
+            child = start("restore", "--archive", str(restores.archive), "--target", dsn)
+            code, err = stop_when_stalled(wire, child)
 
+        # By itself, or by its own limit: each session that does not answer takes some seconds.
         assert code == 130, err
-        assert "something did not end" not in err
         assert not is_there(target, FINAL)
+        settled(target)
+        again = restores.zbackup("restore", "--archive", str(restores.archive), "--target", target)
+        assert again.code == 0, again.err
+        assert is_there(target, FINAL)
 
 
 def test_a_server_that_says_nothing(postgres: EmbeddedPostgres, zbackup: Zbackup, new_archive: Path) -> None:
