@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from datetime import datetime
 from typing import BinaryIO
@@ -86,7 +87,7 @@ class LaggingList(StoreWrapper):
         return (found for found in self.store.list(prefix) if self.known is None or found.name in self.known)
 
 
-class WrongRead(StoreWrapper):
+class WrongRead(StoreWrapper, ABC):
     """Answers each read of what is under a prefix with wrong bytes; `asked` are the names."""
 
     def __init__(self, store: Store) -> None:
@@ -94,8 +95,8 @@ class WrongRead(StoreWrapper):
         self.prefix: str | None = None
         self.asked: list[str] = []
 
-    def wrong(self, name: str) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def wrong(self, name: str) -> bytes: ...
 
     def get(self, name: str) -> bytes:
         return self.wrong(name) if self._is_wrong(name) else self.store.get(name)

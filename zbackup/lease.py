@@ -114,15 +114,17 @@ class _Holder:
     def _renew(self, stopped: threading.Event) -> None:
         """Write the lease anew until told to stop."""
         while not stopped.wait(self.duration / timedelta(seconds=3)):
-            # The run is being stopped; its thread says so, not this one.
+            # Where the run is being stopped its own thread says so, not this one.
             with suppress(Interrupted):
-                try:
-                    self._put()
-                except Interrupted:
-                    return
-                except Exception as error:  # a lease is never what ends a run
-                    problem = f"{error}: the lease was not prolonged; another run may begin beside this"
-                    self.report(Warned(problem))
+                self._prolong()
+
+    def _prolong(self) -> None:
+        try:
+            self._put()
+        except Interrupted:
+            raise
+        except Exception as error:  # a lease is never what ends a run
+            self.report(Warned(f"{error}: the lease was not prolonged; another run may begin beside this"))
 
     def _release(self, *, answers: bool = True) -> None:
         _at_work.discard(self.run)

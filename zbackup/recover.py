@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import IO
 
 from zbackup import advice
 from zbackup.archive import find
@@ -88,59 +87,45 @@ def recover(
     Raises TargetRefused, TargetError, Damaged; nothing is published then.
     """
     with Spool(None, memory=SPOOL_BYTES, way_out="set TMPDIR to another one") as spool:
-        return _recover(archive, dsn, connection, plan, found, jobs, proof, report, spool)
-
-
-def _recover(
-    archive: Archive,
-    dsn: str,
-    connection: Connection,
-    plan: RestorePlan,
-    found: Survey,
-    jobs: int,
-    proof: Proof,
-    report: Report,
-    spool: IO[bytes],
-) -> Recovered:
-    report(Step("tables", f"of backup {found.capture.backup}"))
-    base = find_base(connection, plan, found.capture, archive.read, partial(find.counts, archive))
-    unit = decide(found, base)
-    report(Step("constraints"))
-    constraints = constraints_at(connection, archive, plan, captured_table(found.record, CONSTRAINTS), base, spool)
-    schedule, version, external = _system(connection, plan, found)
-    needed = migrations.newest(version, migrations.zitadel_version(schedule.kept))
-    instances = computed.live_instances(connection)
-    fill(dsn, connection, list(_loads(archive, unit, proof)), jobs, report)
-    permissions = computed.write_permissions(connection)
-    silent = sorted({*handlers.side_effects(version), *handlers.side_effects(needed)})
-    states = computed.write_states(connection, silent, instances)
-    computed.write_constraints(connection, constraints.lines(schedule.kept))
-    warnings = list(advice.warnings(connection, unit, constraints, instances, external))
-    if found.mode == "prepared" and (lost := dropped_with_aside(connection)):
-        warnings.append(
-            f"events of the system that the prepared target had are replaced by the source's: {', '.join(lost)}"
+        report(Step("tables", f"of backup {found.capture.backup}"))
+        base = find_base(connection, plan, found.capture, archive.read, partial(find.counts, archive))
+        unit = decide(found, base)
+        report(Step("constraints"))
+        constraints = constraints_at(connection, archive, plan, captured_table(found.record, CONSTRAINTS), base, spool)
+        schedule, version, external = _system(connection, plan, found)
+        needed = migrations.newest(version, migrations.zitadel_version(schedule.kept))
+        instances = computed.live_instances(connection)
+        fill(dsn, connection, list(_loads(archive, unit, proof)), jobs, report)
+        permissions = computed.write_permissions(connection)
+        silent = sorted({*handlers.side_effects(version), *handlers.side_effects(needed)})
+        states = computed.write_states(connection, silent, instances)
+        computed.write_constraints(connection, constraints.lines(schedule.kept))
+        warnings = list(advice.warnings(connection, unit, constraints, instances, external))
+        if found.mode == "prepared" and (lost := dropped_with_aside(connection)):
+            warnings.append(
+                f"events of the system that the prepared target had are replaced by the source's: {', '.join(lost)}"
+            )
+        if found.mode == "empty" and found.record.post_data is not None:
+            report(Step("schema", "after the data"))
+            warnings += finish_schema(connection, archive.text(found.record.post_data), found.capture.table, report)
+        for warning in warnings:
+            report(Warned(warning))
+        return Recovered(
+            mode=found.mode,
+            capture=found.capture.backup,
+            since=base.since,
+            zitadel_version=version,
+            zitadel_needed=needed,
+            unit=unit,
+            constraints=constraints,
+            permissions=permissions,
+            states=states,
+            edits=edits.staged(connection),
+            rerun=schedule.rerun,
+            instances=instances,
+            external=external,
+            warnings=tuple(warnings),
         )
-    if found.mode == "empty" and found.record.post_data is not None:
-        report(Step("schema", "after the data"))
-        warnings += finish_schema(connection, archive.text(found.record.post_data), found.capture.table, report)
-    for warning in warnings:
-        report(Warned(warning))
-    return Recovered(
-        mode=found.mode,
-        capture=found.capture.backup,
-        since=base.since,
-        zitadel_version=version,
-        zitadel_needed=needed,
-        unit=unit,
-        constraints=constraints,
-        permissions=permissions,
-        states=states,
-        edits=edits.staged(connection),
-        rerun=schedule.rerun,
-        instances=instances,
-        external=external,
-        warnings=tuple(warnings),
-    )
 
 
 def _system(connection: Connection, plan: RestorePlan, found: Survey) -> tuple[Schedule, str | None, dict[str, object]]:
