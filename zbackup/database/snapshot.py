@@ -44,10 +44,6 @@ class Snapshot:
         self.clock: datetime = row[1]
         """The server's clock just before: all that was committed by then is seen."""
 
-    @property
-    def pid(self) -> int:
-        return self._connection.info.backend_pid
-
     def fetch(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         """Read the catalog as the snapshot shows it. Tables are not to be touched here."""
         return self._connection.execute(query, values).fetchall()  # type: ignore[arg-type]
@@ -77,10 +73,6 @@ class Worker:
         self._snapshot = snapshot
         self._lock_timeout = lock_timeout
 
-    @property
-    def pid(self) -> int:
-        return self.connection.info.backend_pid
-
     @contextmanager
     def transaction(self) -> Generator[psycopg.Connection[Any]]:
         """Open a transaction that sees the snapshot; it ends with the block."""
@@ -105,10 +97,6 @@ class Holder:
     def __init__(self, snapshot: Snapshot, lock_timeout: timedelta) -> None:
         self.connection = snapshot.catalog
         self._lock_timeout = lock_timeout
-
-    @property
-    def pid(self) -> int:
-        return self.connection.info.backend_pid
 
     @contextmanager
     def transaction(self) -> Generator[psycopg.Connection[Any]]:
