@@ -245,19 +245,21 @@ def test_a_restore_cut_anywhere(restores: Restores) -> None:
 
 def test_a_restore_cut_while(restores: Restores) -> None:
     """
-    Cut at a load, an index, a table and the publication, nothing is published; where only the answer to the
-    publication was lost, all is, and a rerun says that it was done before.
+    Cut at the schema, a load, an index, a table, a key and the publication, nothing is published; where only the
+    answer to the publication was lost, all is, and a rerun says that it was done before.
     """
     _, commits, wanted = restores.undisturbed(b"COMMIT")
     faults = (
+        Fault("cut", when=b"CREATE TABLE system.assets"),
         Fault("reset", "up", when=b'COPY "eventstore"."events2_restoring"', after=5_000),
         Fault("cut", when=b"CREATE INDEX"),
         Fault("reset", when=b'COPY "system"."assets"'),
+        Fault("cut", when=b"ADD CONSTRAINT unique_constraints_pkey"),
         Fault("cut", "up", when=b'RENAME TO "events2"'),
         Fault("cut", when=b"COMMIT", nth=commits),
     )
 
-    assert [restores.broken_by(fault, wanted) for fault in faults] == [False, False, False, False, True]
+    assert [restores.broken_by(fault, wanted) for fault in faults] == [False] * 6 + [True]
 
 
 # Stalls

@@ -9,6 +9,8 @@ are built apart. For the entries that name the table it gets its final name for 
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -40,6 +42,9 @@ _LACKING = (
     psycopg.errors.FeatureNotSupported,
 )
 
+# A lost connection, a rollback, a lack of room, a lock, an end: PostgreSQL manual, appendix A.
+_NOT_OF_THE_ENTRY = {"08", "40", "53", "55P03", "57"}
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
@@ -68,10 +73,8 @@ def make_schema(connection: Connection, pre_data: bytes) -> None:
     for entry in entries(pre_data):
         if entry.kind == "SCHEMA" and entry.name in there:
             continue
-        try:
+        with _making(entry):
             connection.execute(entry.text)
-        except psycopg.Error as error:
-            raise _cannot(entry, error) from error
     connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(named(EVENTS), sql.Identifier(RESTORING)))
 
 
@@ -113,17 +116,16 @@ def finish_schema(connection: Connection, post_data: bytes, table: EventTable, r
         for entry in entries(post_data):
             if entry.kind in {"CONSTRAINT", "INDEX"} and (entry.schema, entry.name) in built:
                 continue
-            try:
-                with connection.transaction():
-                    connection.execute(entry.text)
-            except _LACKING as error:
-                if entry.kind != "INDEX" or entry.text.lstrip().startswith(b"CREATE UNIQUE"):
-                    raise _cannot(entry, error) from error
-                statement = " ".join(entry.text.decode().split())
-                left_out.append(f"{entry} was left out ({error.diag.message_primary}); to make it: {statement}")
-                report(Warned(left_out[-1]))
-            except psycopg.Error as error:
-                raise _cannot(entry, error) from error
+            with _making(entry):
+                try:
+                    with connection.transaction():
+                        connection.execute(entry.text)
+                except _LACKING as error:
+                    if entry.kind != "INDEX" or entry.text.lstrip().startswith(b"CREATE UNIQUE"):
+                        raise
+                    statement = " ".join(entry.text.decode().split())
+                    left_out.append(f"{entry} was left out ({error.diag.message_primary}); to make it: {statement}")
+                    report(Warned(left_out[-1]))
         connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(named(EVENTS), sql.Identifier(RESTORING)))
         note(connection, POST_DATA, LeftOut(tuple(left_out)))
     return left_out
@@ -134,9 +136,16 @@ def _prepare(connection: Connection) -> None:
         connection.execute("SELECT set_config(%s, %s, true)", (name, value))
 
 
-def _cannot(entry: Entry, error: psycopg.Error) -> TargetRefused:
-    return TargetRefused(
-        f"the target cannot have {entry} of the captured schema: {error.diag.message_primary or error}",
-        hint="Give the role what it lacks (owner of the database, extensions), or restore into a database prepared by "
-        "`zitadel init` and `zitadel setup --for-mirror`.",
-    )
+@contextmanager
+def _making(entry: Entry) -> Generator[None]:
+    """Raise what the server says against an entry as TargetRefused; what is not about the entry passes."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.sqlstate is None or not _NOT_OF_THE_ENTRY.isdisjoint((error.sqlstate, error.sqlstate[:2])):
+            raise
+        raise TargetRefused(
+            f"the target cannot have {entry} of the captured schema: {error.diag.message_primary or error}",
+            hint="Give the role what it lacks (owner of the database, extensions), or restore into a database prepared "
+            "by `zitadel init` and `zitadel setup --for-mirror`.",
+        ) from error
