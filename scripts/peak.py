@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from zbackup.cli.main import run
+from zbackup.__main__ import main
 
 
 def high_water(process: int | str = "self") -> int:
@@ -28,4 +28,4 @@ def high_water(process: int | str = "self") -> int:
 if __name__ == "__main__":
     place = Path(sys.argv.pop(1))
     atexit.register(lambda: place.write_text(str(high_water())))
-    run()
+    main()

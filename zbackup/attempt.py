@@ -273,7 +273,7 @@ class Attempt:
 
     def _cut(self, lo: datetime, hi: datetime, letter: str, first: int = 0) -> list[Slice]:
         with self.workers.borrow() as worker, worker.transaction() as connection:
-            ranges, rows = cut(connection, self.table, lo, hi, self.options.chunk_bytes)
+            ranges, rows = cut(connection, self.table, lo, hi, self.options.chunk_bytes, self.options.jobs)
         self.expected_rows += rows
         return [Slice(f"{letter}{number:06d}", *part) for number, part in enumerate(ranges, first)]
 

@@ -27,7 +27,7 @@ from zbackup.zitadel.events import COLUMN_ORDER
 from zbackup.zitadel.masterkey import CARRIERS, LOSS, MARK, Encrypted, KeyCheck, MasterkeyCheck, check, encrypted_in
 from zbackup.zitadel.tables import KEYS
 
-# Frames (about 4 MiB of rows each) that are read of one chunk, and of all: 128 MiB of rows, some 18 MiB as stored.
+# Frames (about 1 MiB of rows each) that are read of one chunk, and of all.
 CHUNK_FRAMES = 8
 MOST_FRAMES = 32
 

@@ -20,7 +20,6 @@ from psycopg.sql import SQL, Identifier
 from tests import fixture_data, history
 from tests.fix_postgres import VERSIONS, StartPostgres, every_version
 from zbackup.archive.archive import Archive, unpacked
-from zbackup.archive.chunk import FRAME_BYTES
 from zbackup.archive.manifest import Capture, CapturedTable, ObjectRef
 from zbackup.archive.names import ROWS
 from zbackup.archive.table import read_table
@@ -264,7 +263,7 @@ def test_large_tables_are_stored_in_parts(archive: Archive, database: str) -> No
     execute(database, "CREATE SCHEMA projections; CREATE TABLE projections.users14 (name integer, data bytea)")
     with as_owner(database) as connection:
         for number in range(6):
-            connection.execute("INSERT INTO projections.users14 VALUES (%s, %s)", (number, os.urandom(FRAME_BYTES)))
+            connection.execute("INSERT INTO projections.users14 VALUES (%s, %s)", (number, os.urandom(4 << 20)))
     first = run(archive, database, part_bytes=20 << 20)
     table = first.capture.tables[0]
 

@@ -198,13 +198,7 @@ class Archive:
     # Chunks
 
     def put_chunk(self, name: str, file: ChunkFile) -> None:
-        """Decode a finished chunk once more, compare, and store it. Raises Damaged when it does not read back."""
-        reader = ChunkReader(file.body, name, whole_rows=False)
-        for _ in reader:
-            pass
-        if reader.trailer != file.trailer:
-            raise Damaged(f"{name}: what was written does not read back", hint="Check this machine's memory and disk.")
-        file.body.seek(0)
+        """Store a finished chunk, which its writer has decoded again."""
         self.store.put(name, file.body, size=file.stored_bytes, sha256=file.sha256)
 
     def read(self, ref: ChunkRef) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 A chunk: consecutive rows as one self-describing, self-proving object.
 
     skippable frame 0x184D2A50   JSON header: format, table, columns, source
-    zstd frame …                 about 4 MiB of rows each, whole lines of COPY text, with checksum
+    zstd frame …                 about 1 MiB of rows each, whole lines of COPY text, with checksum
     skippable frame 0x184D2A51   JSON trailer, its length as 4 bytes little-endian, b"zbk1"
 
 `zstd -dc` skips the skippable frames (RFC 8878, 3.1.2), so a chunk piped through it is input for
@@ -20,13 +20,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from io import BytesIO
+from itertools import pairwise
 from typing import BinaryIO, cast
 
 import zstandard
 
 from zbackup.archive import codec
 from zbackup.archive.spool import Spool
-from zbackup.errors import NotSupported
+from zbackup.errors import Damaged, NotSupported
 from zbackup.event import Cursor, cursor_of, key_of, unescape
 
 HEADER_MAGIC = 0x184D2A50
@@ -34,11 +35,12 @@ TRAILER_MAGIC = 0x184D2A51
 TRAILER_MARK = b"zbk1"
 
 # Rows are compressed in independent frames of this size: a point in time can be found without reading the
-# whole chunk, and larger frames gain nothing in ratio (docs/decisions/0001-format.md).
-FRAME_BYTES = 4 << 20
+# whole chunk, larger frames gain little in ratio, and what is read, hashed and compressed stays in the
+# processor's cache (docs/decisions/0005-speed.md).
+FRAME_BYTES = 1 << 20
 
 # A longer row is not held while others are gathered. Its frame grows as rows come, and does not announce its size.
-HUGE_BYTES = FRAME_BYTES
+HUGE_BYTES = 4 << 20
 
 # Rows of such frames are compressed in blocks of this size.
 BLOCK_BYTES = 1 << 20
@@ -49,6 +51,12 @@ CHUNK_BYTES = 64 << 20
 # Real events shrink 7.3 times at level 1 and at level 3, and 7.9 times at level 6 in thrice the time
 # (docs/decisions/0001-format.md).
 LEVEL = 1
+
+# Larger frames of captured tables, of one long row each, are compressed in blocks.
+WHOLE_BYTES = 8 << 20
+
+_UNLIKE = "what was compressed does not read back"
+_CHECK = "Check this machine's memory."
 
 # No row may be longer, and a reader holds one whole: an asset of 50 MB has twice as many bytes as text.
 ROW_BYTES = 128 << 20
@@ -103,7 +111,11 @@ class ChunkFile:
 
 
 class ChunkWriter:
-    """Compress rows into a spooled chunk; `close` gives it away, `discard` drops it."""
+    """
+    Compress rows into a spooled chunk; `close` gives it away, `discard` drops it.
+
+    Each frame is decoded again and compared as soon as it is made. Raises Damaged where it does not read back.
+    """
 
     def __init__(self, header: Header, *, spool: str | None = None, level: int = LEVEL) -> None:
         self._spool = Spool(spool)
@@ -111,7 +123,8 @@ class ChunkWriter:
         self._stored, self._raw = hashlib.sha256(), hashlib.sha256()
         self._offset = 0
         self._frames: list[Frame] = []
-        self._open: zstandard.ZstdCompressionObj | None = None
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._open: _Growing | None = None
         """compresses the last frame, where rows to come may belong to it"""
         self._instances: Counter[bytes] = Counter()
         self._types: Counter[bytes] = Counter()
@@ -133,18 +146,21 @@ class ChunkWriter:
         self._last = facts.last
         marks = _created(rows[0]), _created(rows[-1]), str(facts.least), str(facts.greatest)
         _check(rows)
-        if self._open is not None:
-            self._extend(rows, len(rows), marks)
+        if self._open is None and not _is_huge(rows[-1]):
+            self._add(b"".join(rows), len(rows), marks)
         else:
-            self._begin(rows, len(rows), marks, whole=not _is_huge(rows[-1]))
+            self._grow(rows, len(rows), marks)
         if not _is_huge(rows[-1]):
             self._end()
 
     def add_rows(self, block: bytes, rows: int) -> None:
         """Append one frame of rows of a captured table."""
         _check([block] if rows == 1 or len(block) <= ROW_BYTES else split_rows(block))
-        self._begin([block], rows, ("", "", "", ""), whole=True)
-        self._end()
+        if len(block) <= WHOLE_BYTES:
+            self._add(block, rows, ("", "", "", ""))
+        else:
+            self._grow([block], rows, ("", "", "", ""), size=len(block))
+            self._end()
 
     def close(self) -> ChunkFile:
         self._end()
@@ -159,6 +175,8 @@ class ChunkWriter:
             aggregate_types={unescape(key).decode(): count for key, count in sorted(self._types.items())},
         )
         body = codec.dump(trailer)
+        if codec.load(body, Trailer, "trailer") != trailer:
+            raise Damaged(_UNLIKE, hint=_CHECK)
         self._write(_skippable(TRAILER_MAGIC, body + struct.pack("<I", len(body)) + TRAILER_MARK))
         self._spool.seek(0)
         return ChunkFile(cast("BinaryIO", self._spool), self._offset, self._stored.hexdigest(), trailer)
@@ -166,23 +184,27 @@ class ChunkWriter:
     def discard(self) -> None:
         self._spool.close()
 
-    def _begin(self, parts: list[bytes], rows: int, marks: tuple[str, str, str, str], *, whole: bool) -> None:
-        """Begin a frame; where these are all of its rows, it announces its size."""
-        self._open = self._compressor.compressobj(size=sum(map(len, parts)) if whole else -1)
-        self._frames.append(Frame(self._offset, 0, 0, 0, *marks))
-        self._extend(parts, rows, marks)
+    def _add(self, block: bytes, rows: int, marks: tuple[str, str, str, str]) -> None:
+        """Append a whole frame."""
+        stored = self._compressor.compress(block)
+        if self._decompressor.decompress(stored) != block:
+            raise Damaged(_UNLIKE, hint=_CHECK)
+        self._frames.append(Frame(self._offset, len(stored), len(block), rows, *marks))
+        self._raw.update(block)
+        self._write(stored)
 
-    def _extend(self, parts: list[bytes], rows: int, marks: tuple[str, str, str, str]) -> None:
-        """Append to the frame that is open."""
-        assert self._open is not None
-        size = sum(map(len, parts))
-        for block in [b"".join(parts)] if size <= BLOCK_BYTES << 3 else _blocks(parts):
+    def _grow(self, parts: list[bytes], rows: int, marks: tuple[str, str, str, str], size: int = -1) -> None:
+        """Append to the frame that is open, or open one, which announces its size where it is known."""
+        if self._open is None:
+            self._open = _Growing(self._compressor.compressobj(size=size))
+            self._frames.append(Frame(self._offset, 0, 0, 0, *marks))
+        for block in _blocks(parts):
             self._raw.update(block)
-            self._write(self._open.compress(block))
+            self._write(self._open.add(block))
         frame, (_, last, least, greatest) = self._frames[-1], marks
         self._frames[-1] = replace(
             frame,
-            raw_bytes=frame.raw_bytes + size,
+            raw_bytes=frame.raw_bytes + sum(map(len, parts)),
             rows=frame.rows + rows,
             last=last,
             least=min(frame.least, least, key=_decimal),
@@ -191,7 +213,7 @@ class ChunkWriter:
 
     def _end(self) -> None:
         if self._open is not None:
-            self._write(self._open.flush())
+            self._write(self._open.end())
             self._open = None
             self._frames[-1] = replace(self._frames[-1], stored_bytes=self._offset - self._frames[-1].offset)
 
@@ -199,6 +221,29 @@ class ChunkWriter:
         self._spool.write(data)
         self._stored.update(data)
         self._offset += len(data)
+
+
+class _Growing:
+    """A frame that is compressed, and decoded again, as its rows come."""
+
+    def __init__(self, compressor: zstandard.ZstdCompressionObj) -> None:
+        self._compressor = compressor
+        self._decoder = zstandard.ZstdDecompressor().decompressobj()
+        self._given, self._decoded = hashlib.sha256(), hashlib.sha256()
+
+    def add(self, block: memoryview) -> bytes:
+        self._given.update(block)
+        return self._seen(self._compressor.compress(block))
+
+    def end(self) -> bytes:
+        stored = self._seen(self._compressor.flush())
+        if not self._decoder.eof or self._given.digest() != self._decoded.digest():
+            raise Damaged(_UNLIKE, hint=_CHECK)
+        return stored
+
+    def _seen(self, stored: bytes) -> bytes:
+        self._decoded.update(self._decoder.decompress(stored))
+        return stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,32 +263,43 @@ def inspect_frame(rows: list[bytes], after: Cursor | None) -> FrameFacts:
     Check that every row comes strictly after the one before it, the first after `after`.
 
     Raises ValueError naming both rows. PostgreSQL writes instants in UTC so that their text sorts like their
-    time (`+` and `.` sort before digits), which lets all rows be compared in bulk and only ties one by one.
+    time (`+` and `.` sort before digits), so that only ties are read.
     """
-    keys = [key_of(row) for row in rows]
-    created = [key[0] for key in keys]
+    created, positions, orders, instances, kinds = _columns(rows)
     first, last = cursor_of(rows[0]), cursor_of(rows[-1])
     if after is not None and not after < first:
         raise ValueError(f"{first.texts()} does not come after {after.texts()}")
-    if created != sorted(created):
-        at = next(index for index in range(1, len(rows)) if created[index] < created[index - 1])
-        raise ValueError(f"{cursor_of(rows[at]).texts()} does not come after {cursor_of(rows[at - 1]).texts()}")
-    for at, (this, before) in enumerate(zip(created[1:], created, strict=False), 1):
-        if this == before and not _ascends(keys[at - 1], keys[at]):
-            one, other = cursor_of(rows[at - 1]), cursor_of(rows[at])
-            if not one < other:
-                raise ValueError(f"{other.texts()} does not come after {one.texts()}")
-    positions = [key[1] for key in keys]
-    alike = len({len(value) for value in positions}) == 1 and {value[-7:-6] for value in positions} == {b"."}
-    if alike and not min(positions).startswith(b"-"):
-        least, greatest = Decimal(min(positions).decode()), Decimal(max(positions).decode())
-    else:
-        decimals = [Decimal(value.decode()) for value in set(positions)]
-        if not all(value.is_finite() for value in decimals):
-            odd = next(row for row, key in zip(rows, keys, strict=True) if not Decimal(key[1].decode()).is_finite())
-            raise ValueError(f"the position of {cursor_of(odd).texts()} is not a number")
-        least, greatest = min(decimals), max(decimals)
-    return FrameFacts(first, last, least, greatest, Counter(key[3] for key in keys), Counter(key[4] for key in keys))
+    for at, (before, this) in enumerate(pairwise(created), 1):
+        if before < this:
+            continue
+        # Within one push the order in it is enough to see that keys ascend.
+        if before == this and positions[at - 1] == positions[at] and int(orders[at - 1]) < int(orders[at]):
+            continue
+        one, other = cursor_of(rows[at - 1]), cursor_of(rows[at])
+        if not one < other:
+            raise ValueError(f"{other.texts()} does not come after {one.texts()}")
+    least, greatest = _extremes(positions, rows)
+    return FrameFacts(first, last, least, greatest, Counter(instances), Counter(kinds))
+
+
+def _columns(rows: list[bytes]) -> tuple[tuple[bytes, ...], ...]:
+    """Return the first five columns of rows."""
+    if _is_huge(rows[-1]):
+        return tuple(zip(*(key_of(row)[:5] for row in rows), strict=True))
+    return tuple(zip(*[row.split(b"\t", 5) for row in rows], strict=True))[:5]
+
+
+def _extremes(positions: tuple[bytes, ...], rows: list[bytes]) -> tuple[Decimal, Decimal]:
+    """Return the least and the greatest position. Texts that are alike sort like the numbers."""
+    distinct = set(positions)
+    alike = len(set(map(len, distinct))) == 1 and {text[-7:-6] for text in distinct} == {b"."}
+    if alike and not min(distinct).startswith(b"-"):
+        return Decimal(min(distinct).decode()), Decimal(max(distinct).decode())
+    decimals = {text: Decimal(text.decode()) for text in distinct}
+    for text, row in zip(positions, rows, strict=True):
+        if not decimals[text].is_finite():
+            raise ValueError(f"the position of {cursor_of(row).texts()} is not a number")
+    return min(decimals.values()), max(decimals.values())
 
 
 def event_frames(rows: Iterable[bytes], frame_bytes: int = FRAME_BYTES) -> Iterator[list[bytes]]:
@@ -256,12 +312,13 @@ def event_frames(rows: Iterable[bytes], frame_bytes: int = FRAME_BYTES) -> Itera
     frame: list[bytes] = []
     size = 0
     for row in rows:
-        if frame and (size >= frame_bytes or _is_huge(row)) and _created(row) != _created(frame[-1]):
+        length = len(row)
+        if frame and (size >= frame_bytes or length >= HUGE_BYTES) and _created(row) != _created(frame[-1]):
             yield frame
             frame, size = [], 0
         frame.append(row)
-        size += len(row)
-        if _is_huge(row):
+        size += length
+        if length >= HUGE_BYTES:
             del row
             yield frame
             frame, size = [], 0
@@ -288,11 +345,6 @@ def _check(rows: list[bytes]) -> None:
         raise NotSupported(
             f"a row has {longest} bytes as text, {ROW_BYTES} is the most", hint="Report this with the table's name."
         )
-
-
-def _ascends(before: list[bytes], this: list[bytes]) -> bool:
-    """Whether two keys of one instant ascend, as far as that is seen cheaply: within one push."""
-    return before[1] == this[1] and int(before[2]) < int(this[2])
 
 
 def split_rows(frame: bytes) -> list[bytes]:

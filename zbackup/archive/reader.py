@@ -43,11 +43,9 @@ class ChunkReader:
         ref: ChunkRef | None = None,
         *,
         row_bytes: int = ROW_BYTES,
-        whole_rows: bool = True,
     ) -> None:
-        """Without `whole_rows` come blocks of 128 KiB that end anywhere, for who only proves the chunk."""
         self._stream, self._name, self._ref = stream, name, ref
-        self._row_bytes, self._whole = row_bytes, whole_rows
+        self._row_bytes = row_bytes
         self._stored, self._raw = hashlib.sha256(), hashlib.sha256()
         self._buffer, self._at = b"", 0
         self._size = 0
@@ -81,7 +79,7 @@ class ChunkReader:
         found: list[tuple[int, int, int, int]] = []
         while self._magic() not in (HEADER_MAGIC, TRAILER_MAGIC):
             begin, raw, rows = self._place, 0, 0
-            for piece in pieces(self._blocks(), self._name, self._row_bytes) if self._whole else self._blocks():
+            for piece in pieces(self._blocks(), self._name, self._row_bytes):
                 self._raw.update(piece)
                 raw += len(piece)
                 rows += piece.count(b"\n")

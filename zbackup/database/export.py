@@ -162,12 +162,13 @@ def holds(connection: psycopg.Connection[Any], table: EventTable, key: dict[str,
 
 
 def cut(
-    connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime, slice_bytes: int
+    connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime, slice_bytes: int, jobs: int
 ) -> tuple[list[tuple[datetime, datetime]], int]:
     """
     Cut a range into slices of about `slice_bytes` by what the planner knows; return them and its guess of rows.
 
-    A wrong guess costs balance, not rows: a slice that turns out large becomes several chunks.
+    Where there are several, each of the `jobs` gets as many. A wrong guess costs balance, not rows: a slice that
+    turns out large becomes several chunks.
     """
     explain = sql.SQL("EXPLAIN (FORMAT JSON) {}").format(select_rows(table, lo, hi))
     row = connection.execute(explain).fetchone()
@@ -176,6 +177,7 @@ def cut(
     wanted = min(math.ceil(plan["Plan Rows"] * plan["Plan Width"] / slice_bytes), MOST_SLICES)
     if wanted <= 1:
         return [(lo, hi)], plan["Plan Rows"]
+    wanted = math.ceil(wanted / jobs) * jobs
     marks = _histogram(connection, table, lo, hi) or _extremes(connection, table, lo, hi)
     edges = sorted({_at(marks, number / wanted) for number in range(1, wanted)} if marks else set[datetime]())
     edges = [lo, *(edge for edge in edges if lo < edge < hi), hi]
