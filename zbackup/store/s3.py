@@ -153,8 +153,8 @@ class S3Store:
             return None
         return Stat(name, int(found["ContentLength"]))
 
-    def list(self, prefix: str) -> Iterator[Stat]:
-        return self._pages(self._prefix + check_prefix(prefix))
+    def list(self, prefix: str, *, fold: bool = False) -> Iterator[Stat]:
+        return self._pages(self._prefix + check_prefix(prefix), {"Delimiter": "/"} if fold else {})
 
     def delete(self, name: str) -> None:
         key = self._key(name)
@@ -237,20 +237,22 @@ class S3Store:
 
         return ResumingBody(what, fetch, retry or self._retry, self._report, start=start, stop=stop)
 
-    def _pages(self, prefix: str) -> Iterator[Stat]:
-        request: dict[str, object] = {"Bucket": self._bucket, "Prefix": prefix, "MaxKeys": self._page}
+    def _pages(self, prefix: str, folded: dict[str, str]) -> Iterator[Stat]:
+        request: dict[str, object] = {"Bucket": self._bucket, "Prefix": prefix, "MaxKeys": self._page, **folded}
         last = b""
         while True:
             page = self._request("", lambda: _page(self.address, self._client.list_objects_v2(**request)))
             # In order and once, whatever a page says: rclone lists what is being written twice, or out of its place.
             sizes = {str(entry["Key"])[len(self._prefix) :]: int(entry["Size"]) for entry in page.get("Contents", [])}
+            folders = {str(entry["Prefix"])[len(self._prefix) :]: 0 for entry in page.get("CommonPrefixes", [])}
+            sizes |= folders
             for name in sorted(sizes, key=str.encode):
                 if name.encode() < last:
                     raise StoreError(
                         f"{self._shown(name)} is listed after {last.decode()}",
                         hint="Run again. If it stays so, use another store: zbackup needs listings in byte order.",
                     )
-                if is_name(name) and name.encode() != last:
+                if is_name(name.removesuffix("/") if name in folders else name) and name.encode() != last:
                     yield Stat(name, sizes[name])
                 last = name.encode()
             if not page["IsTruncated"]:
