@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import ChunkWriter, Header, event_frames, inspect_frame
 from zbackup.archive.log import totals
 from zbackup.archive.manifest import (
     FORMAT,
     Amendment,
+    Ancestry,
     ArchiveRecord,
     CaptureRef,
     ChunkRef,
@@ -99,9 +101,16 @@ class Maker:
             table=self.table,
             amendments=self._amendments,
             capture=capture,
+            ancestry=self._ancestry(parent),
         )
         self._parent = self.archive.commit(manifest)
         return manifest
+
+    def _ancestry(self, parent: BackupName | None) -> Ancestry:
+        before = self.archive.manifest(parent) if parent else None
+        return ancestry_of(
+            self._number, parent, before.ancestry if before else None, captured=before is not None and before.captured
+        )
 
     def chunks(self, backup: str, name: str, rows: Sequence[bytes], lo: datetime, hi: datetime) -> list[ChunkRef]:
         """Store rows as chunks of about `chunk_rows` that tile a range; none when there are no rows."""
@@ -176,6 +185,13 @@ def manifest_of(
         stored_bytes=0,
         counters=None,
     )
+
+
+def continued(parent: Manifest, entry: BackupName) -> Manifest:
+    """Return what a backup would say that adds nothing to another one; it still needs an id of its own."""
+    number = parent.number + 1
+    ancestry = ancestry_of(number, entry, parent.ancestry, captured=parent.captured)
+    return replace(parent, number=number, parent=str(entry), kind="incremental", ancestry=ancestry)
 
 
 def in_order(rows: Iterable[bytes]) -> list[bytes]:

@@ -84,7 +84,12 @@ class LaggingList(StoreWrapper):
         self.known = None
 
     def list(self, prefix: str, *, fold: bool = False) -> Iterator[Stat]:
-        return (found for found in self.store.list(prefix) if self.known is None or found.name in self.known)
+        return (found for found in self.store.list(prefix, fold=fold) if self._shows(found.name))
+
+    def _shows(self, name: str) -> bool:
+        if self.known is None:
+            return True
+        return any(known.startswith(name) for known in self.known) if name.endswith("/") else name in self.known
 
 
 class WrongRead(StoreWrapper, ABC):

@@ -26,7 +26,7 @@ from zbackup.archive.sink import Sink, Written
 from zbackup.audit import Audit, reasons_for
 from zbackup.capture import CaptureOptions, capture
 from zbackup.compact import compact
-from zbackup.continuity import Continuity, check_newest_frame, choose_parent, equal_chunks
+from zbackup.continuity import Continuity, check_newest_frame, choose_parent, descent, equal_chunks
 from zbackup.counting import mark
 from zbackup.database.connection import Connection, same_server, shown
 from zbackup.database.export import counters, cut
@@ -222,6 +222,7 @@ class Attempt:
             ),
             capture=captured,
             warnings=tuple(self.warnings),
+            ancestry=descent(self.continuity, self.catalog),
         )
         self.archive.commit(manifest)
         return manifest

@@ -14,10 +14,12 @@ from collections.abc import Collection, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import takewhile
 
+from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
-from zbackup.archive.catalog import Catalog
-from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.archive.catalog import Catalog, rank
+from zbackup.archive.manifest import Ancestry, ChunkRef, Manifest
 from zbackup.archive.names import BackupName
 from zbackup.database.connection import Connection
 from zbackup.database.export import digest_of, holds
@@ -79,22 +81,34 @@ def choose_parent(archive: Archive, catalog: Catalog, source: Source) -> Continu
     return Continuity(entry, parent, True, tuple(others), compare, tuple(warnings))
 
 
+def descent(found: Continuity, catalog: Catalog) -> Ancestry:
+    """Return what the next backup tells of the line that it continues, or begins."""
+    number, entry, parent = catalog.next_number(), found.entry, found.parent
+    if entry is None or parent is None or not found.continues:
+        return ancestry_of(number, None)
+    line = 0 if parent.ancestry else sum(1 for _ in catalog.line(entry))
+    return ancestry_of(number, entry, parent.ancestry, captured=parent.captured, line=line)
+
+
 def _raced(catalog: Catalog, entry: BackupName, generations: Collection[str]) -> list[BackupName]:
     """
     Return backups that the run of an entry may not have seen when it chose which one to continue.
 
-    Numbers are shared by runs that raced, or that did not see each other. What is older was told of by then.
+    Numbers are shared by runs that raced, or that did not see each other. What is older was told of by then; one
+    that began more than a thousand backups ago `verify` and `list` show.
     """
-    line = catalog.line(entry)
-    last = line[-2:]
+    recent = [one for generation in generations for one in catalog.recent(generation)]
+    least = min(one.number for one in recent)
+    line = list(takewhile(lambda one: one.number >= least, catalog.line(entry)))
+    last = line[:2]
     numbers = {one.number for one in last}
-    return [
+    found = [
         other
-        for other in catalog.entries
-        if other not in line
-        and other.generation in generations
-        and (other.number in numbers or (other.generation == entry.generation and other.snapshot >= last[0].snapshot))
+        for other in recent
+        if (other.number in numbers or (other.generation == entry.generation and other.snapshot >= last[-1].snapshot))
+        and other not in line
     ]
+    return sorted(found, key=rank)
 
 
 def check_newest_frame(found: Continuity, archive: Archive, connection: Connection, table: EventTable) -> Continuity:

@@ -13,8 +13,8 @@ from typing import NoReturn, TypeVar
 
 from zbackup.archive import find
 from zbackup.archive.archive import Archive
-from zbackup.archive.catalog import Catalog, answering
-from zbackup.archive.manifest import CaptureRef, ChunkRef, Manifest
+from zbackup.archive.catalog import Catalog
+from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.archive.names import BackupName
 from zbackup.archive.plan import Cover, Estimate, PlannedCapture, RestorePlan, first_of, make_plan, plan_capture
 from zbackup.archive.withhold import withheld
@@ -59,15 +59,14 @@ def _resolve(archive: Archive, point: RestorePoint, generation: str | None) -> R
         raise OutsideWindow("the archive holds no backup", hint="Run `zbackup backup` first.")
     if isinstance(point, Latest):
         return _whole(archive, catalog, head, point, generation)
-    line = catalog.line(head)
-    at = _instant(archive, line, point)
+    at = _instant(archive, catalog, head, point)
     manifest = archive.manifest(head)
-    found = answering(line, at)
+    found = catalog.answering(head, at)
     if found is None:
         _outside(archive, catalog, head, at, point)
     entry, final = found
     answer = manifest if entry == head else archive.manifest(entry)
-    captured = _captured(archive, line, at)
+    captured = _captured(archive, catalog, head, entry, at)
     made = make_plan(
         point_text(point),
         at,
@@ -77,7 +76,7 @@ def _resolve(archive: Archive, point: RestorePoint, generation: str | None) -> R
         final=final,
         captured=captured,
         captured_chunks=find.chunks_of(archive, captured) if captured else (),
-        others=_others(catalog, head, at),
+        others=_others(catalog, head, at, entry),
     )
     if not made.chunks and not any(first_of(chunk) <= at for chunk in made.added):
         _outside(archive, catalog, head, at, point)
@@ -93,7 +92,7 @@ def _whole(
             hint="Leave out --generation.",
         )
     manifest = archive.manifest(entry)
-    captured = _captured(archive, catalog.line(entry), entry.snapshot)
+    captured = _captured(archive, catalog, entry, entry, entry.snapshot)
     return make_plan(
         point_text(point),
         None,
@@ -102,18 +101,19 @@ def _whole(
         head=manifest,
         captured=captured,
         captured_chunks=find.chunks_of(archive, captured) if captured else (),
-        others=_others(catalog, entry, entry.snapshot),
+        others=_others(catalog, entry, entry.snapshot, entry),
     )
 
 
-def _instant(archive: Archive, line: tuple[BackupName, ...], point: Instant | Position | BeforeEvent) -> datetime:
+def _instant(archive: Archive, catalog: Catalog, head: BackupName, point: Instant | Position | BeforeEvent) -> datetime:
     match point:
         case Instant():
             return point.at
         case Position():
+            line = catalog.line(head)
             found = _search(archive, line, lambda chunks: find.with_position(archive, chunks, point.value))
             if not found:
-                _not_found(f"no event has position {point.value:f}", archive, line)
+                _not_found(f"no event has position {point.value:f}", archive, head)
             if len(found) > 1:
                 raise UsageError(
                     f"position {point.value:f} is that of events at {len(found)} instants: "
@@ -123,16 +123,16 @@ def _instant(archive: Archive, line: tuple[BackupName, ...], point: Instant | Po
             return next(iter(found))
         case BeforeEvent():
             key = (point.instance, point.aggregate_type, point.aggregate_id, point.sequence)
-            at = _search(archive, line, lambda chunks: find.with_key(archive, chunks, *key))
+            at = _search(archive, catalog.line(head), lambda chunks: find.with_key(archive, chunks, *key))
             if at is None:
-                _not_found(f"no event {'/'.join(map(str, key))}", archive, line)
+                _not_found(f"no event {'/'.join(map(str, key))}", archive, head)
             return at - MICROSECOND
 
 
-def _search(archive: Archive, line: tuple[BackupName, ...], look: Callable[[list[ChunkRef]], T | None]) -> T | None:
+def _search(archive: Archive, line: Iterator[BackupName], look: Callable[[list[ChunkRef]], T | None]) -> T | None:
     """Look into the newest backup, then into what older ones hold besides: rows that vanished since."""
     seen: set[str] = set()
-    for entry in reversed(line):
+    for entry in line:
         chunks = [chunk for chunk in find.chunks_of(archive, archive.manifest(entry)) if chunk.name not in seen]
         if found := look(chunks):
             return found
@@ -165,41 +165,64 @@ def with_readable(archive: Archive, made: RestorePlan) -> RestorePlan:
 def _recaptured(archive: Archive, made: RestorePlan, *, schema: bool = False) -> PlannedCapture | None:
     catalog = archive.catalog()
     whole = catalog.find(made.backup)
-    line = catalog.line(whole if made.at is None else catalog.head(made.generation) or whole)
-    other = _captured(archive, line, made.cut_at, schema=schema)
+    head = whole if made.at is None else catalog.head(made.generation) or whole
+    other = _captured(archive, catalog, head, whole, made.cut_at, schema=schema)
     if other is None:
         return None
     keys = archive.manifest(whole).capture
     return plan_capture(other, find.chunks_of(archive, other), keys, made.cut_at, [*made.chunks])
 
 
-def _captured(archive: Archive, line: tuple[BackupName, ...], at: datetime, *, schema: bool = False) -> Manifest | None:
+def _captured(
+    archive: Archive, catalog: Catalog, head: BackupName, answer: BackupName, at: datetime, *, schema: bool = False
+) -> Manifest | None:
     """
     Return the backup whose capture serves: the latest at or before the instant, else the first after.
 
-    With `schema` only those that have the text of their schema.
+    Of the head's line, in which `answer` answers for the instant. With `schema` only those that have the text of
+    their schema.
     """
-    older = [entry for entry in reversed(line) if entry.snapshot <= at]
-    newer = [entry for entry in line if entry.snapshot > at]
-    for entry in (*older, *newer):
-        manifest = archive.manifest(entry)
-        if manifest.capture is not None and (manifest.capture.schema if schema else is_whole(manifest.capture)):
-            return manifest
+    for start in dict.fromkeys((answer, head)):
+        first: Manifest | None = None
+        for manifest in _with_capture(archive, catalog, start):
+            if schema and not (manifest.capture and manifest.capture.schema):
+                continue
+            if manifest.snapshot <= at:
+                return manifest
+            first = manifest
+        if first is not None:
+            return first
     return None
 
 
-def is_whole(capture: CaptureRef) -> bool:
-    """Tell a capture from the encryption keys that --no-capture leaves."""
-    return capture.schema or capture.tables > 1
+def _with_capture(archive: Archive, catalog: Catalog, head: BackupName) -> Iterator[Manifest]:
+    """Yield the backups of a line that have a whole capture, the newest first."""
+    line = catalog.line(head)
+    entry = next(line, None)
+    while entry is not None:
+        manifest = archive.manifest(entry)
+        if manifest.captured:
+            yield manifest
+        ancestry = manifest.ancestry
+        if ancestry is not None and ancestry.captured is None:
+            return
+        told = BackupName.parse(ancestry.captured) if ancestry and ancestry.captured else None
+        if told is not None and told.number < entry.number and catalog.holds(told):
+            line = catalog.line(told)
+        entry = next(line, None)
 
 
-def _others(catalog: Catalog, head: BackupName, at: datetime) -> Iterator[Cover]:
-    """Yield what else covers the instant: raced backups of the same generation, lines of other ones."""
-    for stray in catalog.strays(catalog.head(head.generation) or head):
+def _others(catalog: Catalog, head: BackupName, at: datetime, *near: BackupName) -> Iterator[Cover]:
+    """
+    Yield what else covers the instant: raced backups of the same generation, lines of other ones.
+
+    Of millions of backups, those that raced near the newest one and near the one that answers.
+    """
+    for stray in catalog.strays(catalog.head(head.generation) or head, *near):
         if stray.snapshot >= at and stray != head:
             yield Cover(stray.generation, stray.backup, stray.snapshot, _final(stray, at))
     for other in catalog.heads():
-        if other.generation != head.generation and (found := answering(catalog.line(other), at)):
+        if other.generation != head.generation and (found := catalog.answering(other, at)):
             entry, final = found
             yield Cover(entry.generation, entry.backup, entry.snapshot, final)
 
@@ -218,9 +241,9 @@ def _outside(archive: Archive, catalog: Catalog, head: BackupName, at: datetime,
     raise OutsideWindow(f"{instant_text(at)}{also} is outside {window(archive, archive.manifest(head))}", hint=hint)
 
 
-def _not_found(problem: str, archive: Archive, line: tuple[BackupName, ...]) -> NoReturn:
+def _not_found(problem: str, archive: Archive, head: BackupName) -> NoReturn:
     raise OutsideWindow(
-        f"{problem} in {window(archive, archive.manifest(line[-1]))}",
+        f"{problem} in {window(archive, archive.manifest(head))}",
         hint="Check the value, or choose another generation (`zbackup list`).",
     )
 

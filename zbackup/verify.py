@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from zbackup.archive import names
+from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
 from zbackup.archive.chunk import inspect_frame, split_rows
 from zbackup.archive.log import totals
-from zbackup.archive.manifest import Capture, CapturedTable, ChunkRef, Manifest, ObjectRef
+from zbackup.archive.manifest import Ancestry, Capture, CapturedTable, ChunkRef, Manifest, ObjectRef
 from zbackup.archive.names import BackupName
 from zbackup.archive.plan import tiled
 from zbackup.archive.reader import ChunkReader
@@ -98,6 +99,8 @@ class _Verification:
         self.findings: list[Finding] = []
         self.raw_bytes = 0
         self.lacking: dict[BackupName, tuple[str, ...]] = {}
+        self.lines: dict[str, tuple[Ancestry | None, bool]] = {}
+        """what each manifest tells of its line, and whether it has a whole capture"""
 
     def run(self, source: str | None) -> VerifyResult:
         begun = time.monotonic()
@@ -174,8 +177,22 @@ class _Verification:
             if capture := self._value(reference.name, lambda: self.archive.capture(reference)):
                 _name_capture(capture, named)
                 self.lacking[entry] = lacking(capture)
+        self.lines[str(entry)] = manifest.ancestry, manifest.captured
         if self.level != "quick":
             self._agrees(entry, manifest, log)
+        self._continues(entry, manifest)
+
+    def _continues(self, entry: BackupName, manifest: Manifest) -> None:
+        """Hold what a manifest tells of its line against the one that it continues, if that was read."""
+        parent = BackupName.parse(manifest.parent) if manifest.parent else None
+        known, captured = self.lines.get(str(parent), (None, False))
+        if manifest.ancestry is None or (parent is not None and known is None):
+            return
+        if manifest.ancestry != ancestry_of(entry.number, parent, known, captured=captured):
+            raise Damaged(
+                f"{entry}: what it tells of its line does not follow from the backup before it",
+                hint="Nothing is lost, but `plan` may choose badly: name a backup with backup:ID. Report this.",
+            )
 
     def _agrees(self, entry: BackupName, manifest: Manifest, log: list[ChunkRef]) -> None:
         tiled(log, manifest.tail)

@@ -81,8 +81,8 @@ def readers(archive: Archive) -> dict[str, Callable[[], object]]:
             add_chunk(chunk)
         if manifest.capture is not None:
             add_capture(manifest.capture)
-    for name in archive.run_records():
-        calls[name] = partial(archive.run_record, name)
+    for stat in archive.store.list(names.RUNS):
+        calls[stat.name] = partial(archive.run_record, stat.name)
     for stat in archive.store.list(names.ARCHIVES):
         calls[stat.name] = partial(Archive.open, archive.store)
     return calls

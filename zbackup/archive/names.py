@@ -2,7 +2,7 @@
 Names of the objects of an archive.
 
     archive/<archive id>-<digest>.json        what makes a folder an archive; written by init
-    runs/<backup>-<digest>.json               run record, before the first chunk
+    runs/<day>/<parent>_<backup>-<digest>.json    run record, before the first chunk; by the backup it continues
     leases/<hour>/<run>_<until>-<digest>.json     until when a run wants no other beside it
     leases/<hour>/<run>_released.json             that it does not any more
     events/<backup>/<slice>.<part>[e]-<digest>.zst   sealed chunks and tails; `e` ends its slice
@@ -10,19 +10,22 @@ Names of the objects of an archive.
     tables/rows/<xx>/<row>-<digest>.zst       one row of a table that is stored row by row, such as system.assets
     captures/<digest>.json.zst                list of the tables of one capture
     indexes/<backup>-<digest>.json.zst        up to 1 000 chunks of a log
-    manifests/<number>_<backup>_<generation>_<parent>_<horizon>_<snapshot>_<digest>.json
+    manifests/<generation>/<millions>/<thousands>/
+        <number>_<backup>_<generation>_<parent>_<horizon>_<snapshot>_<digest>.json
 
 Every name carries a digest or a run id, so none is used twice. A digest in a name is SHA-256 in hex of the
 stored bytes, cut to 32 digits where something else holds the whole of it; what nothing else vouches for
 has all 64. The name of a manifest holds what is needed to choose among backups, so that a
-listing is enough to plan. The name of a row begins with the digest of the header and the row before
+listing is enough to plan; its folders, that no listing is long: one holds the backups of a generation whose numbers
+begin alike, a thousand numbers. Before there were folders, manifests and run records lay directly in theirs; such
+manifests are read for ever. The name of a row begins with the digest of the header and the row before
 compression (32 digits): by it a row is found again, and a listing is enough to refer to it.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Self
 
@@ -39,12 +42,15 @@ INDEXES = "indexes/"
 MANIFESTS = "manifests/"
 PROBES = "probes/"
 
+THOUSAND = 1000
+"""Numbers of one folder of manifests: one answer of a listing."""
+
 COMPACTED = "compact"
 """Slice of chunks that were merged from others."""
 
 _BACKUP = r"\d{8}T\d{6}Z-[0-9a-f]{8}"
 _MANIFEST = re.compile(
-    rf"manifests/(?P<number>\d{{10}})_(?P<backup>{_BACKUP})_(?P<generation>[0-9a-f]{{8}})"
+    rf"manifests/(?P<folders>[0-9a-f]{{8}}/\d{{4}}/\d{{3}}/)?(?P<number>\d{{10}})_(?P<backup>{_BACKUP})_(?P<generation>[0-9a-f]{{8}})"
     r"_(?P<parent>[0-9a-f]{8}|none)_(?P<horizon>\d{8}T\d{12}|none)_(?P<snapshot>\d{8}T\d{12})"
     r"_(?P<sha256>[0-9a-f]{64})\.json"
 )
@@ -65,12 +71,35 @@ def backup_id(now: datetime, random: str) -> str:
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{random}"
 
 
+def is_backup(text: str) -> bool:
+    """Tell whether this is a whole id of a backup."""
+    return re.fullmatch(_BACKUP, text) is not None
+
+
+def backup_in(name: str) -> str:
+    """Return the id of the run that wrote a chunk or an index, '' when the name has none."""
+    found = re.search(_BACKUP, name)
+    return found[0] if found else ""
+
+
 def is_manifest(name: str) -> bool:
-    return _MANIFEST.fullmatch(name) is not None
+    """Tell whether this is the name of a manifest, in the folders of its generation and number, or in none."""
+    match = _MANIFEST.fullmatch(name)
+    return match is not None and match["folders"] in (None, _folders(match["generation"], int(match["number"])))
 
 
-def run_record(backup: str, sha256: str) -> str:
-    return f"{RUNS}{backup}-{sha256}.json"
+def manifests_of(generation: str, thousand: int) -> str:
+    """Return what the names of a generation's manifests begin with whose numbers are of one thousand."""
+    return f"{MANIFESTS}{_folders(generation, thousand * THOUSAND)}"
+
+
+def run_record(parent: str | None, backup: str, sha256: str) -> str:
+    return f"{runs_of(parent)}{backup}-{sha256}.json"
+
+
+def runs_of(parent: str | None) -> str:
+    """Return what the names of the records of runs begin with that continue a backup, by its id."""
+    return f"{RUNS}{parent[:8]}/{parent}_" if parent else f"{RUNS}none/none_"
 
 
 def archive_record(archive_id: str, sha256: str) -> str:
@@ -179,12 +208,19 @@ class BackupName:
     horizon: datetime | None
     snapshot: datetime
     sha256: str
+    flat: bool = field(default=False, compare=False)
+    """it lies in no folders, as all did once"""
 
     def __str__(self) -> str:
+        folders = "" if self.flat else _folders(self.generation, self.number)
         return (
-            f"{MANIFESTS}{self.number:010d}_{self.backup}_{self.generation}_{self.parent or 'none'}"
+            f"{MANIFESTS}{folders}{self.number:010d}_{self.backup}_{self.generation}_{self.parent or 'none'}"
             f"_{_stamp(self.horizon)}_{_stamp(self.snapshot)}_{self.sha256}.json"
         )
+
+    @property
+    def thousand(self) -> int:
+        return self.number // THOUSAND
 
     @property
     def random(self) -> str:
@@ -193,7 +229,7 @@ class BackupName:
     @classmethod
     def parse(cls, name: str) -> Self:
         """Read a manifest's name. Raises Damaged."""
-        match = _MANIFEST.fullmatch(name)
+        match = _MANIFEST.fullmatch(name) if is_manifest(name) else None
         if match is None:
             raise Damaged(
                 f"{name} is not the name of a manifest",
@@ -208,9 +244,14 @@ class BackupName:
                 _instant(match["horizon"]),
                 _instant(match["snapshot"]) or datetime.now(UTC),
                 match["sha256"],
+                flat=match["folders"] is None,
             )
         except ValueError as error:
             raise Damaged(f"{name}: {error}", hint="Move the object away.") from error
+
+
+def _folders(generation: str, number: int) -> str:
+    return f"{generation}/{number // THOUSAND // THOUSAND:04d}/{number // THOUSAND % THOUSAND:03d}/"
 
 
 def _stamp(instant: datetime | None) -> str:
@@ -218,4 +259,4 @@ def _stamp(instant: datetime | None) -> str:
 
 
 def _instant(stamp: str) -> datetime | None:
-    return None if stamp == "none" else datetime.strptime(stamp, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+    return None if stamp == "none" else datetime.fromisoformat(f"{stamp[:15]}.{stamp[15:]}+00:00")
