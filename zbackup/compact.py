@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 from zbackup.archive.log import LogEdit
 from zbackup.archive.manifest import ChunkRef
@@ -31,7 +31,9 @@ SMALLEST_BYTES = 16 << 10
 
 def compact(edit: LogEdit, sink: Sink, workers: Workers, table: EventTable) -> ChunkRef | None:
     """Merge the newest chunks of a log where that is due; return one whose rows are not the source's any more."""
-    small = due(tuple(edit.chunks()), sink.chunk_bytes)
+    limit = sink.chunk_bytes // FACTOR
+    newest = takewhile(lambda chunk: chunk.raw_bytes < limit, edit.newest())
+    small = due(tuple(newest)[::-1], sink.chunk_bytes)
     if not small:
         return None
     sink.report(Step("compact", f"{len(small)} chunks up to {small[-1].hi}"))
@@ -48,7 +50,7 @@ def compact(edit: LogEdit, sink: Sink, workers: Workers, table: EventTable) -> C
 
 def due(chunks: Sequence[ChunkRef], chunk_bytes: int) -> tuple[ChunkRef, ...]:
     """
-    Choose from a log's chunks those to merge, at most `chunk_bytes` of rows.
+    Choose from the chunks at a log's end those to merge, at most `chunk_bytes` of rows.
 
     They are `FACTOR` or more of a class, and what is smaller behind them; of several classes the greatest.
     """

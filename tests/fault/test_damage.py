@@ -187,9 +187,9 @@ def test_a_restore_of_events_never_needs_what_is_beside_them(damage: Damage, new
     for name in damage.names():
         if name not in kept | {head}:
             (damage.folder / name).unlink()
-    target = new_database()
+    target, backup = new_database(), BackupName.parse(head).backup
 
-    assert newest(damage.archive).sealed.rows < restored(damage.archive, target, f"backup:{head[21:45]}").events
+    assert newest(damage.archive).sealed.rows < restored(damage.archive, target, f"backup:{backup}").events
 
 
 def test_records_put_in_each_others_place_are_met(damage: Damage, new_database: Callable[[], str]) -> None:
