@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain, takewhile
 from typing import NoReturn, TypeVar
 
 from zbackup.archive import find
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
-from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.archive.manifest import ChunkRef, Log, Manifest
 from zbackup.archive.names import BackupName
 from zbackup.archive.plan import Cover, Estimate, PlannedCapture, RestorePlan, first_of, make_plan, plan_capture
 from zbackup.archive.withhold import withheld
@@ -67,15 +68,16 @@ def _resolve(archive: Archive, point: RestorePoint, generation: str | None) -> R
     entry, final = found
     answer = manifest if entry == head else archive.manifest(entry)
     captured = _captured(archive, catalog, head, entry, at)
+    chunks = tuple(archive.chunks(answer.log))
     made = make_plan(
         point_text(point),
         at,
         answer,
-        archive.chunks(answer.log),
+        chunks,
         head=manifest,
         final=final,
         captured=captured,
-        captured_chunks=find.chunks_of(archive, captured) if captured else (),
+        captured_chunks=_chunks_beside(archive, captured, answer, chunks),
         others=_others(catalog, head, at, entry),
     )
     if not made.chunks and not any(first_of(chunk) <= at for chunk in made.added):
@@ -93,16 +95,32 @@ def _whole(
         )
     manifest = archive.manifest(entry)
     captured = _captured(archive, catalog, entry, entry, entry.snapshot)
+    chunks = tuple(archive.chunks(manifest.log))
     return make_plan(
         point_text(point),
         None,
         manifest,
-        archive.chunks(manifest.log),
+        chunks,
         head=manifest,
         captured=captured,
-        captured_chunks=find.chunks_of(archive, captured) if captured else (),
+        captured_chunks=_chunks_beside(archive, captured, manifest, chunks),
         others=_others(catalog, entry, entry.snapshot, entry),
     )
+
+
+def _chunks_beside(
+    archive: Archive, captured: Manifest | None, answer: Manifest, chunks: tuple[ChunkRef, ...]
+) -> Iterator[ChunkRef]:
+    """Yield the chunks of the backup whose capture serves; of indexes that the one that answers has, too, its own."""
+    if captured is None:
+        return
+    both = zip(captured.log.indexes, answer.log.indexes, strict=False)
+    shared = [index for index, _ in takewhile(lambda pair: pair[0] == pair[1], both)]
+    count = sum(index.chunks for index in shared)
+    if shared and (count > len(chunks) or chunks[count - 1].hi != shared[-1].hi):
+        shared, count = [], 0
+    rest = Log(captured.log.indexes[len(shared) :], captured.log.chunks)
+    yield from (chunk for chunk in chain(chunks[:count], archive.chunks(rest), captured.tail) if chunk.rows)
 
 
 def _instant(archive: Archive, catalog: Catalog, head: BackupName, point: Instant | Position | BeforeEvent) -> datetime:
@@ -207,7 +225,8 @@ def _with_capture(archive: Archive, catalog: Catalog, head: BackupName) -> Itera
         if ancestry is not None and ancestry.captured is None:
             return
         told = BackupName.parse(ancestry.captured) if ancestry and ancestry.captured else None
-        if told is not None and told.number < entry.number and catalog.holds(told):
+        further = told is not None and told.generation == entry.generation and told.number < entry.number
+        if told is not None and further and catalog.holds(told):
             line = catalog.line(told)
         entry = next(line, None)
 
@@ -260,8 +279,8 @@ def window(archive: Archive, head: Manifest) -> str:
 def _estimate(archive: Archive, made: RestorePlan) -> Estimate:
     catalog = archive.catalog()
     head = catalog.head(made.generation)
-    newest = find.chunks_of(archive, archive.manifest(head)) if head else ()
-    total = sum(chunk.rows for chunk in newest)
+    newest = archive.manifest(head) if head else None
+    total = newest.sealed.rows + sum(chunk.rows for chunk in newest.tail) if newest else 0
     if made.at is None:
         return Estimate(made.totals.rows, 0, 0, max(0, total - made.totals.rows))
     at = made.at
@@ -272,5 +291,5 @@ def _estimate(archive: Archive, made: RestorePlan) -> Estimate:
         events=find.rows_until(archive, before, at),
         added=find.rows_until(archive, made.added, at),
         withheld=len(withheld([*sides[0], *more[0]], [*sides[1], *more[1]])),
-        lost=total - find.rows_until(archive, newest, at),
+        lost=total - find.rows_at(archive, newest, at) if newest else 0,
     )

@@ -96,8 +96,9 @@ def test_an_increment_after_millions(archive: Archive, store: Counting, database
     assert early["list manifests"] <= 10
     for found in late:
         # Of one chunk each: the newest few, and the one whose turn to be counted it is; of some twenty.
-        assert found["get indexes"] <= 5
-        assert found.total() <= early.total() + 3, found - early
+        assert found.pop("get indexes") <= 5
+        # Where the newest two thousands are of two millions, their folders are listed, too.
+        assert found.total() <= early.total() + 6, found - early
     head = archive.catalog().head()
     assert head is not None
     assert [3_000_001, 3_000_000, 2_999_999, 2_999_998, 3] == [
@@ -105,5 +106,5 @@ def test_an_increment_after_millions(archive: Archive, store: Counting, database
     ]
     ancestry = newest(archive).ancestry
     assert ancestry is not None
-    assert [2_999_999, 3] == sorted((BackupName.parse(link).number for link in ancestry.links), reverse=True)
+    assert [2_999_999] == sorted((BackupName.parse(link).number for link in ancestry.links), reverse=True)
     assert verify(archive, level="full", source=database).ok
