@@ -36,7 +36,7 @@ CAPTURES = 360
 GENERATION = "00000001"
 PAGE = 1000
 
-_CAPTURE = CaptureRef(names.capture_record("c" * 64), "c" * 64, 1000, 100, 1, 1, 1, 1, schema=True)
+CAPTURE = CaptureRef(names.capture_record("c" * 64), "c" * 64, 1000, 100, 1, 1, 1, 1, schema=True)
 
 
 @dataclass
@@ -50,11 +50,15 @@ class LongArchive:
     address: str = "memory"
 
     @classmethod
-    def make(cls, folder: Path, runs: int, log: Log | None = None) -> LongArchive:
-        """Work out the manifests of so many runs, all with the same log: by default one chunk from before the first."""
-        log = log or Log((), (chunk_of("0", STARTED - EVERY, BEGINNING, STARTED),))
-        made = cls(folder / f"digests-{runs}", runs, log)
-        template = _Template(log)
+    def opened(cls, folder: Path, runs: int) -> LongArchive:
+        return cls(folder / "digests", runs, Log((), (chunk_of("0", STARTED - EVERY, BEGINNING, STARTED),)))
+
+    @classmethod
+    def make(cls, folder: Path, runs: int) -> LongArchive:
+        """Work out the manifests of so many runs, all with the same log: one chunk from before the first."""
+        folder.mkdir(exist_ok=True)
+        made = cls.opened(folder, runs)
+        template = _Template(made.log)
         known = bytearray()
 
         def digest_of(number: int) -> str:
@@ -73,6 +77,10 @@ class LongArchive:
     @property
     def archive(self) -> Archive:
         return Archive(self, ArchiveRecord(FORMAT, "a" * 8, STARTED, "test"))
+
+    def shorter(self, runs: int) -> LongArchive:
+        """Return the archive as it was after so many runs."""
+        return replace(self, runs=runs, requests=Counter[str]())
 
     def name(self, number: int) -> BackupName:
         return BackupName.parse(_name(number, self._digest(number)))
@@ -143,7 +151,7 @@ class _Template:
         horizon = replace(first.horizon, at=snapshot_of(111), clock=snapshot_of(111))
         told = Ancestry(987654322, ("LINKS",), "CAPTURED")
         marked = replace(first, horizon=horizon, snapshot=snapshot_of(222), ancestry=told)
-        self._bodies = [self._marked(marked), self._marked(replace(marked, capture=_CAPTURE))]
+        self._bodies = [self._marked(marked), self._marked(replace(marked, capture=CAPTURE))]
 
     @staticmethod
     def _marked(manifest: Manifest) -> bytes:

@@ -108,6 +108,7 @@ def test_the_pages_are_what_the_program_takes() -> None:
         (("list", "--archive", "ftp://x/y"), "ftp"),
         (("list", "--archive", "x", "--s3-endpoint", "http://127.0.0.1:1"), "--s3-endpoint"),
         (("list", "--archive", "x", "--config", "none.toml"), "none.toml"),
+        (("list", "--archive", "x", "--all", "--limit", "3"), "--limit"),
         (("backup", "--archive", "x"), "--zitadel-config"),
         (("backup", "--archive", "x", "--no-capture", "--auth-requests"), "--auth-requests would have no effect"),
         (("backup", "--archive", "x", "--source", ""), "PGHOST"),

@@ -195,6 +195,19 @@ def test_what_few_know_is_asked_of_few(long: LongArchive) -> None:
     assert gets <= 25
 
 
+def test_a_list_is_as_long_as_is_asked_for(long: LongArchive) -> None:
+    """
+    The newest so many are listed, oldest first, and it is told that there are more and how many the line has had.
+    """
+    listed = listing(long.archive, 3)
+    whole = listing(Archive(long.shorter(5), long.archive.record))
+
+    assert [long.name(long.runs - behind).backup for behind in (2, 1, 0)] == [one.backup for one in listed.backups]
+    assert [(False, False), (False, False), (True, False)] == [(one.head, one.stray) for one in listed.backups]
+    assert (True, [long.runs]) == (listed.more, [window.backups for window in listed.windows])
+    assert (5, False, [5]) == (len(whole.backups), whole.more, [window.backups for window in whole.windows])
+
+
 def test_the_answer_among_thousands(long: LongArchive) -> None:
     """
     An instant is answered by the first backup above it, with the capture of the hour before.
