@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,7 +21,7 @@ from typing import Literal, TypeVar
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
-from zbackup.archive.chunk import inspect_frame, split_rows
+from zbackup.archive.chunk import inspect_frame, split_rows, texts
 from zbackup.archive.log import totals
 from zbackup.archive.manifest import Capture, CapturedTable, ChunkRef, Manifest, ObjectRef
 from zbackup.archive.names import BackupName
@@ -220,8 +221,10 @@ class _Verification:
                 raise Damaged(f"{name}: its bytes do not have their digest", hint="Restore it from another copy.")
 
     def _decode(self, chunk: ChunkRef) -> None:
-        """Decode a chunk and check every row's place."""
+        """Decode a chunk, check every row's place, and count as its trailer does."""
         last: Cursor | None = None
+        instances: Counter[bytes] = Counter()
+        types: Counter[bytes] = Counter()
         with closing(self.archive.store.open(chunk.name)) as stream:
             reader = ChunkReader(stream, chunk.name, chunk)
             for frame in reader:
@@ -231,11 +234,13 @@ class _Verification:
                 except (ValueError, IndexError) as error:
                     raise Damaged(f"{chunk.name}: {error}", hint="Restore it from another copy.") from error
                 last = facts.last
+                instances.update(facts.instances)
+                types.update(facts.aggregate_types)
                 self.raw_bytes += len(frame)
                 del frame, rows
             trailer = reader.trailer
-        if sum(trailer.instances.values()) != trailer.rows or sum(trailer.aggregate_types.values()) != trailer.rows:
-            raise Damaged(f"{chunk.name}: its counts do not add up", hint="Restore it from another copy.")
+        if (trailer.instances, trailer.aggregate_types) != (texts(instances), texts(types)):
+            raise Damaged(f"{chunk.name}: its counts are not those of its rows", hint="Restore it from another copy.")
 
     def _compare(self, catalog: Catalog, source: str) -> None:
         head = self._head_of(catalog, source)
