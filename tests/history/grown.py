@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import count, islice
 from typing import Any
 
@@ -55,6 +56,11 @@ class Grown:
                 return
 
 
+@cache
+def _grown() -> Grown:
+    return Grown()
+
+
 class _Template:
     def __init__(self, rows: list[list[bytes]], created: int, position: int) -> None:
         times = [datetime.fromisoformat(row[created].decode()) for row in rows]
@@ -89,6 +95,6 @@ def fill_grown(
     columns = ", ".join(f'"{column}"' for column in COLUMNS)
     statement = f"COPY eventstore.events2 ({columns}) FROM STDIN".encode()
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        for block in Grown().blocks(events, start, end, first):
+        for block in _grown().blocks(events, start, end, first):
             copy.write(block)
     connection.commit()
