@@ -116,7 +116,8 @@ class _Run:
         wanted = self._wanted(listed)
         self.report(Step("capture", f"{len(wanted)} tables"))
         # Early: pg_dump holds locks on all tables for its second, and the events are read by now.
-        schema = self._schema(listed)
+        with self.workers.pace.statement():
+            schema = self._schema(listed)
         read = self._read(wanted)
         for name in sorted(rewritten(self.control, wanted) & read.keys()):
             del read[name]

@@ -10,7 +10,7 @@ from datetime import datetime
 from zbackup.archive.chunk import FrameFacts
 from zbackup.archive.manifest import ChunkRef, Slice
 from zbackup.archive.sink import Sink
-from zbackup.database.export import read_rows
+from zbackup.database.portions import read_range
 from zbackup.database.snapshot import Workers
 from zbackup.source import EventTable
 from zbackup.zitadel.events import UPGRADE_EVENTS
@@ -30,8 +30,8 @@ def seal(
     """
 
     def one(part: Slice) -> list[ChunkRef]:
-        with workers.borrow() as worker, worker.transaction() as connection:
-            draft = sink.read(part.name, read_rows(connection, table, part.lo, part.hi), part.lo, part.hi)
+        with workers.borrow() as worker:
+            draft = sink.read(part.name, read_range(worker, table, part.lo, part.hi), part.lo, part.hi)
         return draft.store()
 
     futures: list[Future[list[ChunkRef]]] = [pool.submit(one, part) for part in slices]

@@ -1,0 +1,79 @@
+"""A backup that goes easy on a busy server, as a process: what others see of it, and how it is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.history import Command, push
+
+from .conftest import Zbackup, start
+
+# Some time in which a session does nothing that others could see.
+RESTING = """
+    SELECT count(*) FROM pg_stat_activity
+     WHERE application_name = 'zbackup' AND datname = current_database() AND state = 'idle'
+       AND query = 'ROLLBACK' AND clock_timestamp() - state_change > '300 ms'
+"""
+
+
+@pytest.fixture
+def resting(archive: str, source: str) -> Iterator[subprocess.Popen[str]]:
+    """A low-impact backup that has read 3 MB at 64 KiB a second, and now rests for most of a minute."""
+    with psycopg.connect(source, autocommit=True) as connection:
+        push(connection, "i1", Command("user", "large", payload="x" * 3_000_000))
+        command = ("backup", "--archive", archive, "--source", source, "--low-impact", "--rate-limit", "64KiB")
+        with start(*command) as child:
+            try:
+                for _ in range(2000):
+                    row = connection.execute(RESTING).fetchone()
+                    if child.poll() is not None or (row and row[0]):
+                        break
+                    time.sleep(0.01)
+                yield child
+            finally:
+                child.kill()
+
+
+def test_a_rest_ends_with_the_run(resting: subprocess.Popen[str]) -> None:
+    """
+    A backup that is told to stop while it rests does so by itself, long before the rest would end.
+    """
+    resting.send_signal(signal.SIGTERM)
+    _, err = resting.communicate(timeout=40)
+
+    assert resting.returncode == 130
+    assert "stopped by a signal" in err
+    assert "did not end" not in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the niceness of threads")
+def test_all_its_threads_give_way(resting: subprocess.Popen[str]) -> None:
+    """
+    No thread of it, and so no program that it starts, competes with the database as an equal.
+    """
+    threads = list(Path(f"/proc/{resting.pid}/task").iterdir())
+    niceness = {os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in threads}
+
+    assert len(threads) > 1
+    assert min(niceness) > os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_low_impact_does_all_that_a_backup_does(archive: str, source: str, process: Zbackup) -> None:
+    with psycopg.connect(source) as connection:
+        push(connection, "i1", ("user", "new"))
+    ran = process("backup", "--archive", archive, "--source", source, "--low-impact", "--audit", "--json")
+
+    assert ran.code == 0, ran.out
+    assert ran.result["events"] + ran.result["tail"] == 1
+    assert ran.result["capture"]["new_bytes"] == 0
+    verified = process("verify", "--archive", archive, "--source", source, "--low-impact", "--rate-limit", "100MB")
+    assert verified.code == 0, verified.err
