@@ -23,7 +23,7 @@ from pathlib import Path
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from scripts import bench_memory
+from scripts import bench_load, bench_memory
 from tests.history import create_indexes, create_schema, fill
 from zbackup.database.embedded import EmbeddedPostgres, Setting
 from zbackup.event import KEY_COLUMNS, OTHER_COLUMNS
@@ -64,6 +64,8 @@ class Figure:
 def main() -> None:
     if sys.argv[1:2] == ["memory"]:
         sys.exit(bench_memory.main(sys.argv[2:]))
+    if sys.argv[1:2] == ["load"]:
+        sys.exit(bench_load.main(sys.argv[2:]))
     options = _options()
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with (
