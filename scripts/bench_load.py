@@ -44,7 +44,7 @@ SHOWN = (
 
 WARM_UP_SECONDS = 1.0
 
-# A phase with less left than this share of it begins no other run; the last run is given as much in any case.
+# A phase with less left than this share of it begins no other run.
 LEAST_SHARE = 0.1
 
 Span = tuple[float, float]
@@ -75,7 +75,13 @@ class Phase:
     what: str
     round: int
     spans: list[Span] = field(default_factory=list[Span])
+    """while the command ran"""
     runs: list[float] = field(default_factory=list[float])
+    """seconds of those that came to their end"""
+
+    @property
+    def seconds(self) -> float:
+        return sum(end - begun for begun, end in self.spans)
 
 
 class Bench:
@@ -100,28 +106,26 @@ class Bench:
         for what in list(self.commands)[:: -1 if number % 2 else 1]:
             print(f"round {number + 1}: {what}", file=sys.stderr, flush=True)
             phase = Phase(what, number)
-            end = time.monotonic() + self.seconds
-            while not phase.spans or end - time.monotonic() > self.seconds * LEAST_SHARE:
-                self._run(phase, end)
+            while (left := self.seconds - phase.seconds) > self.seconds * LEAST_SHARE:
+                self._run(phase, left)
             phases.append(phase)
         return phases
 
-    def _run(self, phase: Phase, end: float) -> None:
-        """Run the command of a phase until it ends, or the phase does."""
+    def _run(self, phase: Phase, seconds: float) -> None:
+        """Run the command of a phase until it ends, or its time is over."""
         command = [str(word) for word in self.commands[phase.what]]
         if not command:
             begun = time.monotonic()
-            time.sleep(max(end - begun, 0))
-            phase.spans.append((begun, end))
+            time.sleep(seconds)
+            phase.spans.append((begun, time.monotonic()))
             return
         shutil.rmtree(self.work / "archive", ignore_errors=True)
         subprocess.run(self._init, check=True, capture_output=True)
         with tempfile.TemporaryFile() as errors:
             begun = time.monotonic()
-            end = max(end, begun + self.seconds * LEAST_SHARE)
             child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
             try:
-                code = child.wait(end - begun)
+                code = child.wait(seconds)
             except subprocess.TimeoutExpired:
                 code = None
             ended = time.monotonic()
@@ -138,7 +142,7 @@ class Bench:
 
 def figure(phase: Phase, pushes: Iterable[Sample], reads: Iterable[Sample]) -> Figure:
     """Sum up what the load did while the command of a phase ran."""
-    seconds = sum(end - begun for begun, end in phase.spans)
+    seconds = phase.seconds
 
     def within(samples: Iterable[Sample]) -> list[float]:
         return sorted(took for done, took in samples if any(begun <= done < end for begun, end in phase.spans))
