@@ -13,14 +13,16 @@ import psycopg
 import pytest
 
 from tests.fix_archive import Backup, archived_rows, execute, newest, options, source_rows
-from tests.fix_postgres import every_version
+from tests.fix_postgres import databases, every_version
 from tests.history import create_schema, fill, push
 from zbackup import lease
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import FORMAT, ArchiveRecord
 from zbackup.backup import backup
+from zbackup.compact import FACTOR
 from zbackup.database.connection import connect
+from zbackup.database.embedded import EmbeddedPostgres
 from zbackup.database.export import read_rows
 from zbackup.database.pace import Pace
 from zbackup.database.portions import read_range
@@ -62,11 +64,29 @@ def chunks(archive: Archive) -> list[tuple[int, str]]:
 
 
 @every_version
-def test_portions_meet_without_gap_or_overlap(source: str) -> None:
+def test_portions_meet_without_gap_or_overlap(database: str) -> None:
     """
-    Read in portions, rows come as they do at once, also where a portion ends among rows of one instant and position
-    whose texts no locale orders as bytes do.
+    Read in portions, rows come as they do at once, also where a portion ends among rows of one instant and position.
     """
+    expect_portions_to_meet(database)
+
+
+def test_portions_meet_whatever_the_locale(postgres: EmbeddedPostgres) -> None:
+    """
+    So they do where the database's own locale orders texts otherwise than by their bytes.
+    """
+    with databases(postgres) as new:
+        try:
+            source = new("LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C.UTF-8'")
+        except (psycopg.errors.FeatureNotSupported, psycopg.errors.SyntaxError) as error:
+            pytest.skip(f"PostgreSQL {postgres.version}: {error.diag.message_primary}")
+        expect_portions_to_meet(source)
+
+
+def expect_portions_to_meet(source: str) -> None:
+    with psycopg.connect(source) as connection:
+        create_schema(connection)
+        fill(connection, events=3000, seed=3)
     execute(
         source,
         """INSERT INTO eventstore.events2 (instance_id, aggregate_type, aggregate_id, event_type, "sequence", revision,
@@ -98,7 +118,7 @@ def test_the_archive_is_that_of_an_unhurried_backup(
     other_store = LocalStore(tmp_path / "other", create=True)
     with closing(other_store):
         other = Archive.create(other_store, ArchiveRecord(FORMAT, "20260101T000000Z-00000001", datetime.now(UTC), "t"))
-        for number in range(18):
+        for number in range(FACTOR + 1):
             back_up(jobs=1)
             backup(other, source, options(jobs=1, **GENTLE))
             with psycopg.connect(source) as connection:
