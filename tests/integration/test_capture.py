@@ -417,6 +417,23 @@ def test_a_table_rewritten_meanwhile_is_not_captured(archive: Archive, database:
     assert {"system.encryption_keys", "eventstore.unique_constraints"} <= names(captured)
 
 
+def test_a_row_that_is_too_long_costs_its_table_alone(archive: Archive, database: str) -> None:
+    """
+    The tables that are read after it, in the same session, are captured.
+    """
+    with as_owner(database) as connection:
+        connection.execute(
+            """CREATE SCHEMA projections;
+               CREATE TABLE projections.huge AS SELECT repeat('x', (128 << 20) + 1) AS text;
+               ANALYZE projections.huge;
+               CREATE TABLE projections.small AS SELECT 1 AS number"""
+        )
+    captured = run(archive, database, jobs=1)
+
+    assert "is the most" in captured.capture.missing["projections.huge"]
+    assert names(captured) == {"projections.small"}
+
+
 def test_a_locked_table_is_tried_again(archive: Archive, database: str) -> None:
     """
     A table that somebody locks is read after the others; when it stays locked it is missing, with the reason.
