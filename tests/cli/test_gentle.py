@@ -17,21 +17,26 @@ from tests.history import Command, push
 
 from .conftest import Zbackup, start
 
-# Some time in which a session does nothing that others could see.
+# Longer than the rests after small events, which come before.
 RESTING = """
     SELECT count(*) FROM pg_stat_activity
      WHERE application_name = 'zbackup' AND datname = current_database() AND state = 'idle'
-       AND query = 'ROLLBACK' AND clock_timestamp() - state_change > '300 ms'
+       AND query = 'ROLLBACK' AND clock_timestamp() - state_change > '1 s'
 """
 
 
 @pytest.fixture
-def resting(archive: str, source: str) -> Iterator[subprocess.Popen[str]]:
-    """A low-impact backup that has read 3 MB at 64 KiB a second, and now rests for most of a minute."""
+def resting(
+    archive: str, source: str, zbackup: Zbackup, request: pytest.FixtureRequest
+) -> Iterator[subprocess.Popen[str]]:
+    """A low-impact command that has read 8 MB at 256 KiB a second, and now rests for half a minute."""
+    command: str = getattr(request, "param", "backup")
+    where = ("--archive", archive, "--source", source)
     with psycopg.connect(source, autocommit=True) as connection:
-        push(connection, "i1", Command("user", "large", payload="x" * 3_000_000))
-        command = ("backup", "--archive", archive, "--source", source, "--low-impact", "--rate-limit", "64KiB")
-        with start(*command) as child:
+        push(connection, "i1", Command("user", "large", payload="x" * 8_000_000))
+        if command == "verify":
+            assert zbackup("backup", *where, "--horizon-margin", "0s").code == 0
+        with start(command, *where, "--low-impact", "--rate-limit", "256KiB") as child:
             try:
                 for _ in range(2000):
                     row = connection.execute(RESTING).fetchone()
@@ -43,9 +48,10 @@ def resting(archive: str, source: str) -> Iterator[subprocess.Popen[str]]:
                 child.kill()
 
 
+@pytest.mark.parametrize("resting", ["backup", "verify"], indirect=True)
 def test_a_rest_ends_with_the_run(resting: subprocess.Popen[str]) -> None:
     """
-    A backup that is told to stop while it rests does so by itself, long before the rest would end.
+    What is told to stop while it rests does so by itself, long before the rest would end.
     """
     resting.send_signal(signal.SIGTERM)
     _, err = resting.communicate(timeout=40)
