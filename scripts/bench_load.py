@@ -173,13 +173,19 @@ def medians(figures: list[Figure]) -> dict[str, Figure]:
     return found
 
 
-def ratios(median: dict[str, Figure]) -> dict[str, dict[str, float]]:
-    """Return what each phase is of that alone."""
-    alone = asdict(median[ALONE])
+def ratios(figures: list[Figure]) -> dict[str, dict[str, float]]:
+    """Return what each phase is of that alone in the same round: the medians over all rounds."""
+    alone = {one.round: asdict(one) for one in figures if one.what == ALONE}
+    found: dict[str, dict[str, list[float]]] = {}
+    for one in figures:
+        if one.what != ALONE:
+            parts = found.setdefault(one.what, {name: [] for name in SHOWN})
+            for name in SHOWN:
+                if base := alone[one.round][name]:
+                    parts[name].append(asdict(one)[name] / base)
     return {
-        what: {name: asdict(one)[name] / alone[name] for name in SHOWN if alone[name]}
-        for what, one in median.items()
-        if what != ALONE
+        what: {name: statistics.median(values) for name, values in parts.items() if values}
+        for what, parts in found.items()
     }
 
 
@@ -203,15 +209,15 @@ def prepare(server: EmbeddedPostgres, events: int) -> dict[str, int]:
     return {"events": row[0], "table_bytes": row[1]}
 
 
-def show(median: dict[str, Figure]) -> None:
+def show(figures: list[Figure]) -> None:
     print("\nmedians of the rounds\n")
     _line("", "pushes/s", "p50 ms", "p99 ms", "reads/s", "p50 ms", "p99 ms", "one run s")
-    for what, one in median.items():
+    for what, one in medians(figures).items():
         values = [asdict(one)[name] for name in SHOWN]
         run = "" if what == ALONE else f"{one.run_seconds:.1f}" if one.runs else "longer"
         _line(what, *(f"{value:.2f}" for value in values), run)
-    print("\nof what they are alone\n")
-    for what, found in ratios(median).items():
+    print("\nof what they are alone in the same round, medians\n")
+    for what, found in ratios(figures).items():
         _line(what, *(f"{found[name]:.2f}" if name in found else "" for name in SHOWN))
 
 
@@ -223,7 +229,7 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, prog="scripts/bench load")
     parser.add_argument("--events", type=int, default=500_000, help="that are there before the load begins")
     parser.add_argument("--seconds", type=float, default=15, help="of each phase, of which each round has five")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--writers", type=int, default=4)
     parser.add_argument("--pause", type=float, default=5, help="milliseconds after each push and each read")
     parser.add_argument("--rate-limit", default="8MiB", help="of zbackup in the last phase")
@@ -256,10 +262,9 @@ def main(arguments: list[str]) -> int:
             phases = [phase for number in range(chosen.rounds) for phase in bench.round(number)]
             pushes, reads = running.stop()
     figures = [figure(phase, pushes, reads) for phase in phases]
-    median = medians(figures)
-    report = {"facts": facts, "figures": [asdict(one) for one in figures], "ratios": ratios(median)}
+    report = {"facts": facts, "figures": [asdict(one) for one in figures], "ratios": ratios(figures)}
     chosen.output.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(facts))
-    show(median)
+    show(figures)
     print(f"\nAll figures: {chosen.output}")
     return 0

@@ -51,11 +51,12 @@ def verify(
             job.no_effect("rate_limit", "no source is read")
             job.no_effect("low_impact", "no source is read")
         low = against is not None and job.settings.switch("low_impact")
+        workers = job.jobs(low_impact=low)
         result = use_case.verify(
             job.archive(),
             level="quick" if quick else "full" if full else "default",
             source=against.dsn if against else None,
-            jobs=job.jobs(low_impact=low),
+            jobs=workers,
             pace=Pace(job.settings.size("rate_limit"), low_impact=low),
             report=job.report,
         )

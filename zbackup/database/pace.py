@@ -29,7 +29,7 @@ class Bucket:
     """
     So many bytes a second, shared by threads that each pay for what they have read.
 
-    Nothing is saved up while nobody reads, so no second of the run has more than one statement too many.
+    Nothing is saved up while nobody reads: no time has more than it allows, and one statement of each thread.
     """
 
     def __init__(self, rate: int) -> None:
