@@ -1,8 +1,9 @@
 """
 What a running load of pushes loses while the database is backed up, beside what it loses during pg_dump.
 
-The load goes on all the time while phases come and go: alone, and beside each command, which begins anew when it ends
-early and is ended with its phase. The order of the phases is turned around from round to round.
+The load goes on all the time while phases come and go: alone, then beside a command, which begins anew when it ends
+early and is ended with its phase, alone again, and so on. Each command is compared with the phase just before it, so
+that what else goes on in the machine counts little. The order of the commands is turned around from round to round.
 """
 
 from __future__ import annotations
@@ -94,7 +95,6 @@ class Bench:
         backup = (*zbackup, "backup", "--archive", archive, "--source", self.dsn)
         self._init = [str(word) for word in (*zbackup, "init", "--archive", archive)]
         self.commands: dict[str, tuple[object, ...]] = {
-            ALONE: (),
             "pg_dump -Fc -Z1": (server.bindir / "pg_dump", "-Fc", "-Z1", "-f", dump, "-d", self.dsn),
             "zbackup backup": backup,
             "zbackup backup --low-impact": (*backup, "--low-impact"),
@@ -105,22 +105,22 @@ class Bench:
         phases: list[Phase] = []
         for what in list(self.commands)[:: -1 if number % 2 else 1]:
             print(f"round {number + 1}: {what}", file=sys.stderr, flush=True)
-            phase = Phase(what, number)
-            while (left := self.seconds - phase.seconds) > self.seconds * LEAST_SHARE:
-                self._run(phase, left)
-            phases.append(phase)
+            for phase in (Phase(ALONE, number), Phase(what, number)):
+                while (left := self.seconds - phase.seconds) > self.seconds * LEAST_SHARE:
+                    self._run(phase, left)
+                phases.append(phase)
         return phases
 
     def _run(self, phase: Phase, seconds: float) -> None:
         """Run the command of a phase until it ends, or its time is over."""
-        command = [str(word) for word in self.commands[phase.what]]
-        if not command:
+        if phase.what == ALONE:
             begun = time.monotonic()
             time.sleep(seconds)
             phase.spans.append((begun, time.monotonic()))
             return
         shutil.rmtree(self.work / "archive", ignore_errors=True)
         subprocess.run(self._init, check=True, capture_output=True)
+        command = [str(word) for word in self.commands[phase.what]]
         with tempfile.TemporaryFile() as errors:
             begun = time.monotonic()
             child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
@@ -174,15 +174,14 @@ def medians(figures: list[Figure]) -> dict[str, Figure]:
 
 
 def ratios(figures: list[Figure]) -> dict[str, dict[str, float]]:
-    """Return what each phase is of that alone in the same round: the medians over all rounds."""
-    alone = {one.round: asdict(one) for one in figures if one.what == ALONE}
+    """Return what each command leaves of the phase alone before it: the medians over all rounds."""
     found: dict[str, dict[str, list[float]]] = {}
-    for one in figures:
-        if one.what != ALONE:
-            parts = found.setdefault(one.what, {name: [] for name in SHOWN})
-            for name in SHOWN:
-                if base := alone[one.round][name]:
-                    parts[name].append(asdict(one)[name] / base)
+    for before, one in zip(figures[::2], figures[1::2], strict=True):
+        alone, beside = asdict(before), asdict(one)
+        parts = found.setdefault(one.what, {name: [] for name in SHOWN})
+        for name in SHOWN:
+            if alone[name]:
+                parts[name].append(beside[name] / alone[name])
     return {
         what: {name: statistics.median(values) for name, values in parts.items() if values}
         for what, parts in found.items()
@@ -216,7 +215,7 @@ def show(figures: list[Figure]) -> None:
         values = [asdict(one)[name] for name in SHOWN]
         run = "" if what == ALONE else f"{one.run_seconds:.1f}" if one.runs else "longer"
         _line(what, *(f"{value:.2f}" for value in values), run)
-    print("\nof what they are alone in the same round, medians\n")
+    print("\nas multiples of the phase alone before it, medians\n")
     for what, found in ratios(figures).items():
         _line(what, *(f"{found[name]:.2f}" if name in found else "" for name in SHOWN))
 
@@ -228,8 +227,8 @@ def _line(what: str, *columns: str) -> None:
 def options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, prog="scripts/bench load")
     parser.add_argument("--events", type=int, default=500_000, help="that are there before the load begins")
-    parser.add_argument("--seconds", type=float, default=15, help="of each phase, of which each round has five")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=15, help="of each phase, of which each round has eight")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--writers", type=int, default=4)
     parser.add_argument("--pause", type=float, default=5, help="milliseconds after each push and each read")
     parser.add_argument("--rate-limit", default="8MiB", help="of zbackup in the last phase")

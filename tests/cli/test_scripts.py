@@ -80,12 +80,12 @@ def test_the_bench_tells_what_a_load_loses(folder: Path, tmp_path: Path) -> None
     """
     scripts/bench load prints what the load does beside each command, and writes the figures as JSON.
     """
-    wanted = ("--events", "3000", "--seconds", "0.5", "--rounds", "1", "--writers", "2")
+    wanted = ("--events", "3000", "--seconds", "0.3", "--rounds", "1", "--writers", "2")
     output = run(folder, "scripts.bench", "load", *wanted, "--output", str(tmp_path / "load.json"))
 
     report = json.loads((tmp_path / "load.json").read_text())
     assert "zbackup backup --low-impact" in output
-    assert [figure["what"] for figure in report["figures"]][1:] == list(report["ratios"])
+    assert [figure["what"] for figure in report["figures"]][1::2] == list(report["ratios"])
     assert all(figure["pushes_per_second"] > 0 for figure in report["figures"])
     folder.rmdir()
 
