@@ -2,8 +2,8 @@
 Backup, verify and restore of a history grown from a real one, beside PostgreSQL's own tools.
 
 All run on the same throw-away server, one after the other, so that ratios mean more than seconds: first the events
-alone on both sides, then the whole database. Others: `scripts/bench compaction`, `increments`, `memory`; each has a
---help.
+alone on both sides, then the whole database. Others: `scripts/bench compaction`, `increments`, `load`, `memory`;
+each has a --help.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from scripts import bench_compaction, bench_increments, bench_memory
+from scripts import bench_compaction, bench_increments, bench_load, bench_memory
 from scripts.chart import Curve, chart
 from scripts.measure import (
     SETTINGS,
@@ -50,6 +50,7 @@ from zbackup.event import BEGINNING, END
 OTHERS: dict[str, Callable[[list[str]], int]] = {
     "compaction": bench_compaction.main,
     "increments": bench_increments.main,
+    "load": bench_load.main,
     "memory": bench_memory.main,
 }
 

@@ -11,7 +11,7 @@ from threading import BoundedSemaphore
 from zbackup.archive.chunk import FrameFacts
 from zbackup.archive.manifest import ChunkRef, Slice
 from zbackup.archive.sink import Draft, Sink
-from zbackup.database.export import read_rows
+from zbackup.database.portions import read_range
 from zbackup.database.snapshot import Workers
 from zbackup.source import EventTable
 from zbackup.zitadel.events import UPGRADE_EVENTS
@@ -39,8 +39,8 @@ def seal(
     def read(part: Slice) -> Future[list[ChunkRef]]:
         if failed:
             raise failed[0]
-        with workers.borrow() as worker, worker.transaction() as connection:
-            draft = sink.read(part.name, read_rows(connection, table, part.lo, part.hi), part.lo, part.hi)
+        with workers.borrow() as worker:
+            draft = sink.read(part.name, read_range(worker, table, part.lo, part.hi), part.lo, part.hi)
         room.acquire()
         return storing.submit(store, draft)
 

@@ -31,6 +31,7 @@ from zbackup.capture import lacking
 from zbackup.compare import compare
 from zbackup.database.connection import connect, source_errors
 from zbackup.database.identity import read_identity
+from zbackup.database.pace import Pace
 from zbackup.errors import ArchiveError, Damaged, ObjectMissing
 from zbackup.event import Cursor
 from zbackup.progress import Advance, Report, Step, Warned, silent
@@ -86,10 +87,15 @@ def verify(
     level: Level = "default",
     source: str | None = None,
     jobs: int = 2,
+    pace: Pace | None = None,
     report: Report = silent,
 ) -> VerifyResult:
-    """Look at everything, and return all that is wrong instead of stopping at the first."""
-    return _Verification(archive, level, jobs, report).run(source)
+    """
+    Look at everything, and return all that is wrong instead of stopping at the first.
+
+    The pace is that of reading the source; it serves for one call.
+    """
+    return _Verification(archive, level, jobs, report).run(source, pace or Pace())
 
 
 class _Verification:
@@ -100,7 +106,7 @@ class _Verification:
         self.raw_bytes = 0
         self.lacking: dict[BackupName, tuple[str, ...]] = {}
 
-    def run(self, source: str | None) -> VerifyResult:
+    def run(self, source: str | None, pace: Pace) -> VerifyResult:
         begun = time.monotonic()
         self.report(Step("verify", self.level))
         sizes = {stat.name: stat.size for stat in self.archive.objects()}
@@ -117,7 +123,7 @@ class _Verification:
         if self.level != "quick":
             self._read_everything(named, sizes)
         if source is not None:
-            self._compare(catalog, source)
+            self._compare(catalog, source, pace)
         self._parents(catalog)
         self._tell_lacking(catalog)
         held = set(named) | {str(entry) for entry in catalog.entries}
@@ -242,12 +248,12 @@ class _Verification:
         if (trailer.instances, trailer.aggregate_types) != (texts(instances), texts(types)):
             raise Damaged(f"{chunk.name}: its counts are not those of its rows", hint="Restore it from another copy.")
 
-    def _compare(self, catalog: Catalog, source: str) -> None:
+    def _compare(self, catalog: Catalog, source: str, pace: Pace) -> None:
         head = self._head_of(catalog, source)
         if head is None:
             return
         for difference in compare(
-            self.archive, self.archive.manifest(head), source, jobs=self.jobs, report=self.report
+            self.archive, self.archive.manifest(head), source, pace, jobs=self.jobs, report=self.report
         ):
             self.findings.append(
                 Finding(
