@@ -21,8 +21,6 @@ from zbackup.archive.plan import RestorePlan
 from zbackup.archive.sound import rows_of
 from zbackup.event import COLUMNS, END, MICROSECOND, parse_instant, unescape
 from zbackup.merge import Change, merge
-from zbackup.moment import RestorePoint
-from zbackup.plan import resolve
 from zbackup.progress import Advance, Report, Step, silent
 from zbackup.state import State
 
@@ -88,22 +86,10 @@ class Difference:
 
 
 def diff(
-    archive: Archive,
-    first: RestorePoint,
-    second: RestorePoint,
-    *,
-    generation: str | None = None,
-    largest: int = 20,
-    report: Report = silent,
+    archive: Archive, first: RestorePlan, second: RestorePlan, *, largest: int = 20, report: Report = silent
 ) -> Difference:
-    """
-    Compare two points in time; `largest` groups of each kind are told of (0: all).
-
-    Raises OutsideWindow, UsageError as `plan` does for each of them.
-    """
-    one, other = (
-        State.of(archive, resolve(archive, point, generation=generation, report=report)) for point in (first, second)
-    )
+    """Compare what two plans would bring back; `largest` groups of each kind are told of (0: all)."""
+    one, other = State.of(archive, first), State.of(archive, second)
     tally = _Tally()
     report(Step("read"))
     with rows_of(f"backup {one.plan.backup} or {other.plan.backup}"):
@@ -111,8 +97,8 @@ def diff(
             tally.add(change, row)
             del row
         return Difference(
-            Side(one.plan, len(one.withheld)),
-            Side(other.plan, len(other.withheld)),
+            Side(first, len(one.withheld)),
+            Side(second, len(other.withheld)),
             tally.all.changes(),
             _groups(tally.instances, ("instance_id",), largest),
             _groups(tally.owners, ("instance_id", "owner"), largest),

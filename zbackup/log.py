@@ -9,12 +9,13 @@ from itertools import islice
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.between import Block, Order
+from zbackup.archive.plan import RestorePlan
 from zbackup.archive.sound import rows_of
 from zbackup.errors import UsageError
 from zbackup.event import BEGINNING, instant_text
 from zbackup.event_json import EventRow, event_of
 from zbackup.moment import RestorePoint
-from zbackup.plan import instant_of, resolve
+from zbackup.plan import instant_of
 from zbackup.progress import Advance, Report, Step, silent
 from zbackup.selection import Selection, chooser
 from zbackup.state import State
@@ -63,23 +64,21 @@ class Log:
 
 def find_events(
     archive: Archive,
-    point: RestorePoint,
+    made: RestorePlan,
     selection: Selection,
     *,
     since: RestorePoint | None = None,
     until: RestorePoint | None = None,
-    generation: str | None = None,
     report: Report = silent,
 ) -> Log:
     """
-    Find out what is to be read.
+    Find out what is to be read of what a plan would bring back.
 
     Raises:
-        OutsideWindow: no backup answers for the point, or what answers does not reach to `since` or `until`.
-        UsageError: `since` is after `until`; as for `plan`.
+        OutsideWindow: the plan does not reach to `since` or `until`.
+        UsageError: `since` is after `until`.
 
     """
-    made = resolve(archive, point, generation=generation, report=report)
     begin = BEGINNING if since is None else instant_of(archive, since, made)
     end = made.cut_at if until is None else instant_of(archive, until, made)
     if begin > end:

@@ -23,7 +23,7 @@ from zbackup.archive.between import Order
 from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.withhold import withheld
-from zbackup.diff import Changes, diff
+from zbackup.diff import Changes, Difference, diff
 from zbackup.event import COLUMNS, MICROSECOND, cursor_of, instant_text
 from zbackup.moment import Instant, Latest, OfBackup, RestorePoint
 from zbackup.plan import resolve
@@ -96,6 +96,11 @@ def instant(at: datetime) -> Instant:
 
 def point_of(state: State) -> RestorePoint:
     return Latest() if state.plan.at is None else instant(state.plan.at)
+
+
+def compared(world: World, first: RestorePoint, second: RestorePoint) -> Difference:
+    archive = world.maker.archive
+    return diff(archive, resolve(archive, first), resolve(archive, second), largest=0)
 
 
 def difference(one: list[bytes], other: list[bytes]) -> tuple[int, int, int]:
@@ -176,7 +181,7 @@ def test_the_state_is_what_a_restore_brings_back(
     middle = len(instants) // 2
     for second, wanted in (latest, states[-1], states[middle - 1]):
         one, before = states[middle]
-        found = diff(world.maker.archive, point_of(one), point_of(second)).changes
+        found = compared(world, point_of(one), point_of(second)).changes
         assert (found.added, found.removed, found.changed) == difference(before, wanted)
 
 
@@ -236,7 +241,7 @@ def test_only_what_can_matter_is_read(world: World, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Archive, "read", note)
     monkeypatch.setattr(Archive, "frame", note)
 
-    assert diff(world.maker.archive, instant(at(35)), Latest()).changes.added == 4
+    assert compared(world, instant(at(35)), Latest()).changes.added == 4
     chunks = {chunk.ref.name: chunk.ref for chunk in resolve(world.maker.archive, Latest()).chunks}
     assert read_names
     assert all(chunks[name].hi > at(31) for name in read_names & chunks.keys())
@@ -262,12 +267,12 @@ def test_what_an_amendment_changed_or_removed_is_told(world: World) -> None:
     world.back_up([event(1, "b", 1, owner=b"p"), *rows[1:4], *rows[5:], event(30, "d", 1)], at(40), at(41))
     first, second = (OfBackup(name) for name in world.seen)
 
-    found = diff(world.maker.archive, first, second)
+    found = compared(world, first, second)
 
     assert found.changes == Changes(1, 1, 1, 3, at(1), at(30))
-    assert diff(world.maker.archive, second, first).changes == Changes(1, 1, 1, 3, at(1), at(30))
+    assert compared(world, second, first).changes == Changes(1, 1, 1, 3, at(1), at(30))
     assert [(group.owner, group.changes.events) for group in found.organisations.largest] == [("o", 2), ("p", 1)]
-    assert diff(world.maker.archive, first, first).changes == Changes(0, 0, 0, 0, None, None)
+    assert compared(world, first, first).changes == Changes(0, 0, 0, 0, None, None)
 
 
 @pytest.mark.parametrize("version", fixture_data.VERSIONS)
@@ -290,7 +295,7 @@ def test_real_histories(version: str, folder: Path) -> None:
     _, whole = world.check(Latest())
     for line in (commits[late], commits[len(commits) // 3], commits[-20]):
         state, wanted = world.check(instant(created(line)))
-        found = diff(world.maker.archive, point_of(state), Latest(), largest=0)
+        found = compared(world, point_of(state), Latest())
         lost = set(whole) - set(wanted)
         assert (found.changes.added, found.changes.removed) == (len(lost), 0)
         owners = Counter((key_of(line)[0], line.split(b"\t")[10]) for line in lost)
