@@ -89,7 +89,7 @@ def diff(
     archive: Archive, first: RestorePlan, second: RestorePlan, *, largest: int = 20, report: Report = silent
 ) -> Difference:
     """Compare what two plans would bring back; `largest` groups of each kind are told of (0: all)."""
-    one, other = State.of(archive, first), State.of(archive, second)
+    one, other = State.of(archive, first, report), State.of(archive, second, report)
     tally = _Tally()
     report(Step("read"))
     with rows_of(f"backup {one.plan.backup} or {other.plan.backup}"):

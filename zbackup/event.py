@@ -157,5 +157,5 @@ def unescape(field: bytes) -> bytes:
 
 
 def escape(text: str) -> bytes:
-    """Write a value as PostgreSQL's COPY text does, so that it can be compared with a field."""
-    return text.translate(_ESCAPED).encode()
+    """Write a value as PostgreSQL's COPY text does, so that it can be compared with a field; it may be no UTF-8."""
+    return text.translate(_ESCAPED).encode(errors="surrogateescape")

@@ -11,7 +11,7 @@ from typing import NoReturn
 from zbackup.event import COLUMNS, instant_text, parse_instant, unescape
 
 _NULL = b"\\N"
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 
 
 @dataclass(frozen=True, slots=True)

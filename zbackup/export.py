@@ -1,11 +1,12 @@
 """
 Write events out, as JSON lines or as the COPY text that they are archived as.
 
-A file gets its name when it is whole and on disk; what did not come so far is removed.
+A file gets its name when it is whole and on disk; what did not come so far is removed, or hidden when it was killed.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable, Generator, Iterator
@@ -82,6 +83,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some file systems have no such thing
+            raise
     finally:
         os.close(descriptor)
 

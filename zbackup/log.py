@@ -12,9 +12,9 @@ from zbackup.archive.between import Block, Order
 from zbackup.archive.plan import RestorePlan
 from zbackup.archive.sound import rows_of
 from zbackup.errors import UsageError
-from zbackup.event import BEGINNING, instant_text
+from zbackup.event import BEGINNING, END, instant_text
 from zbackup.event_json import EventRow, event_of
-from zbackup.moment import RestorePoint
+from zbackup.moment import Latest, RestorePoint
 from zbackup.plan import instant_of
 from zbackup.progress import Advance, Report, Step, silent
 from zbackup.selection import Selection, chooser
@@ -80,7 +80,8 @@ def find_events(
 
     """
     begin = BEGINNING if since is None else instant_of(archive, since, made)
-    end = made.cut_at if until is None else instant_of(archive, until, made)
+    # A clock that went back leaves events that are later than the snapshot.
+    end = END if until is None or isinstance(until, Latest) else instant_of(archive, until, made)
     if begin > end:
         raise UsageError(f"{instant_text(begin)} is after {instant_text(end)}", hint="Give the earlier one as --since.")
-    return Log(State.of(archive, made), selection, begin, end, report)
+    return Log(State.of(archive, made, report), selection, begin, end, report)

@@ -22,6 +22,7 @@ from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import RestorePlan, first_of, last_of
 from zbackup.archive.sound import rows_of
 from zbackup.event import Cursor, cursor_of, key_of
+from zbackup.progress import Report, Step, silent
 from zbackup.withheld import Key, find_withheld
 
 Ranges = Callable[[ChunkRef], Sequence[Range]]
@@ -38,17 +39,18 @@ class State:
     """events that later amendments added, and the chunk that each is taken from"""
 
     @classmethod
-    def of(cls, archive: Archive, plan: RestorePlan) -> State:
+    def of(cls, archive: Archive, plan: RestorePlan, report: Report = silent) -> State:
         """Find out what is added and withheld; withheld.py says what is read for it."""
         made = cls(archive, plan)
         if plan.at is None:
             return made
+        report(Step("withheld", "events that would be left out"))
         made = replace(made, added=made._find_added())
 
         def before(floor: datetime) -> Iterator[Block]:
             return made.blocks(lambda _: [(floor, plan.cut_at)])
 
-        return replace(made, withheld=find_withheld(archive, plan, before, whole=bool(made.added)))
+        return replace(made, withheld=find_withheld(archive, plan, before))
 
     def blocks(self, ranges: Ranges = lambda _: ALWAYS, order: Order = Order.FORWARDS) -> Iterator[Block]:
         """Yield the events in the order of the archive; see `Order`."""

@@ -8,7 +8,8 @@ for each round of the closure.
 They need not be read from the beginning. What an earlier backup of the line saw, it saw with all that its
 aggregates had before: an event gets a sequence above all that are there. So nothing that it sealed is withheld
 because of what it did not see; and if neither a row after T nor a withheld one is among what it saw above its
-horizon, nothing below that horizon is withheld at all. Where amendments touched what it sealed, it is no witness.
+horizon, nothing below that horizon is withheld at all. Where amendments touched what it sealed, it is no witness;
+where later ones added rows to what is asked for, there is none.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ Before = Callable[[datetime], Iterator[Block]]
 AGGREGATES_AT_ONCE = 200_000
 
 
-def find_withheld(archive: Archive, plan: RestorePlan, before: Before, *, whole: bool = False) -> dict[Key, datetime]:
-    """Return the events to withhold, and when they were created; `whole` reads all that is before T for it."""
+def find_withheld(archive: Archive, plan: RestorePlan, before: Before) -> dict[Key, datetime]:
+    """Return the events to withhold, and when they were created."""
     if plan.at is None or not (plan.after or any(last_of(chunk) > plan.at for chunk in plan.added)):
         return {}
-    for floor, seen in () if whole else _witnesses(archive, plan, plan.at):
+    for floor, seen in _witnesses(archive, plan, plan.at) if not plan.added else ():
         found = _closure(archive, plan, plan.at, partial(before, floor))
         if not found or seen < min(found.values()):
             return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -211,3 +211,16 @@ def test_bounds_may_be_any_points(real: Real) -> None:
         log_of(maker, point=instant(event.created_at), until=Latest(), since=instant(created(rows[-1])))
     with pytest.raises(UsageError, match="is after"):
         count(since=instant(created(rows[-1])), until=before)
+
+
+def test_events_later_than_the_snapshot_are_shown(tmp_path: Path) -> None:
+    """
+    Where the clock was set back, the newest backup holds such; unless asked for, no bound takes them away.
+    """
+    maker = Maker.at(tmp_path / "archive")
+    rows = [row(EPOCH, sequence=1), row(EPOCH + timedelta(hours=1), sequence=2)]
+    maker.backup(rows, horizon=END, snapshot=EPOCH + timedelta(minutes=1))
+
+    assert len(list(log_of(maker).events())) == 2
+    assert len(list(log_of(maker, until=Latest()).events())) == 2
+    assert len(list(log_of(maker, until=instant(EPOCH)).events())) == 1

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from zbackup.cli.records import Record, plain
 from zbackup.cli.texts import columns, count, many, when
+from zbackup.event import BEGINNING, END
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,14 +36,10 @@ def find(
     from zbackup.log import find_events
     from zbackup.selection import Selection, parse_aggregate
 
-    return find_events(
-        job.archive(),
-        resolved(job, at, generation),
-        Selection(instance, org, *parse_aggregate(aggregate), event_type),
-        since=job.point(since) if since is not None else None,
-        until=job.point(until) if until is not None else None,
-        report=job.report,
-    )
+    selection = Selection(instance, org, *parse_aggregate(aggregate), event_type)
+    begin, end = (job.point(text) if text is not None else None for text in (since, until))
+    made = resolved(job, at, generation)
+    return find_events(job.archive(), made, selection, since=begin, until=end, report=job.report)
 
 
 def resolved(job: Job, at: str, generation: str | None) -> RestorePlan:
@@ -68,8 +65,8 @@ def log_record(log: Log) -> Record:
         "final": made.final,
         "snapshot": plain(made.snapshot),
         "withheld": len(log.state.withheld),
-        "since": plain(log.since) if log.since.year > 1 else None,
-        "until": plain(log.until),
+        "since": plain(log.since) if log.since > BEGINNING else None,
+        "until": plain(log.until) if log.until < END else None,
         "warnings": list(made.warnings),
     }
 
@@ -93,10 +90,10 @@ def diff_record(found: Difference) -> Record:
     return {
         "first": _side_record(found.first),
         "second": _side_record(found.second),
-        "changes": _changes_record(found.changes),
-        "instances": _groups_record(found.instances),
-        "organisations": _groups_record(found.organisations),
-        "aggregate_types": _groups_record(found.aggregate_types),
+        "changes": plain(found.changes),
+        "instances": plain(found.instances),
+        "organisations": plain(found.organisations),
+        "aggregate_types": plain(found.aggregate_types),
     }
 
 
@@ -139,25 +136,6 @@ def _side_record(side: Side) -> Record:
         "snapshot": plain(made.snapshot),
         "withheld": side.withheld,
         "warnings": list(made.warnings),
-    }
-
-
-def _changes_record(changes: Changes) -> Record:
-    return plain(changes)
-
-
-def _groups_record(groups: Groups) -> Record:
-    return {
-        "total": groups.total,
-        "largest": [
-            {
-                "instance_id": group.instance_id,
-                "owner": group.owner,
-                "aggregate_type": group.aggregate_type,
-                "changes": _changes_record(group.changes),
-            }
-            for group in groups.largest
-        ],
     }
 
 
