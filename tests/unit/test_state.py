@@ -275,6 +275,19 @@ def test_what_an_amendment_changed_or_removed_is_told(world: World) -> None:
     assert compared(world, first, first).changes == Changes(0, 0, 0, 0, None, None)
 
 
+def test_an_aggregate_counts_once_for_each_of_its_owners(world: World) -> None:
+    """
+    As a whole it is one, whatever owners its events have.
+    """
+    rows = [event(second, "x", second, owner=b"op"[second % 2 :][:1]) for second in range(1, 8)]
+    world.back_up([event(0, "z", 1), *rows, event(9, "y", 1)], at(20), at(21))
+
+    found = compared(world, instant(at(0)), Latest())
+
+    assert found.changes.aggregates == found.instances.largest[0].changes.aggregates == 2
+    assert [(group.owner, group.changes.aggregates) for group in found.organisations.largest] == [("o", 2), ("p", 1)]
+
+
 @pytest.mark.parametrize("version", ["v2.71.19", "main"])
 def test_real_histories(version: str, folder: Path) -> None:
     """

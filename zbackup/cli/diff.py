@@ -8,7 +8,9 @@ from zbackup.cli import options
 from zbackup.cli.job import Job
 
 First = Annotated[str, typer.Argument(metavar="A", help="A moment, as --at of plan takes it.")]
-Second = Annotated[str, typer.Argument(metavar="B", help="Another one, earlier or later.")]
+Second = Annotated[
+    str, typer.Argument(metavar="[B]", help="Another one, earlier or later; else latest.", show_default=False)
+]
 Limit = Annotated[
     int, typer.Option(metavar="N", min=0, help="Show so many instances, organisations and types at most; 0 for all.")
 ]
