@@ -59,6 +59,7 @@ class Maker:
     generation: str = "00000001"
     chunk_rows: int = 1000
     frame_bytes: int = 4 << 20
+    writer: type[ChunkWriter] = ChunkWriter
     _number: int = 0
     _parts: int = 0
     _parent: BackupName | None = None
@@ -127,7 +128,7 @@ class Maker:
         ]
 
     def _chunk(self, name: ChunkName, rows: list[bytes], lo: datetime, hi: datetime) -> ChunkRef:
-        writer = ChunkWriter(Header(FORMAT, "eventstore.events2", COLUMN_ORDER, "test"))
+        writer = self.writer(Header(FORMAT, "eventstore.events2", COLUMN_ORDER, "test"))
         last: Cursor | None = None
         positions = [cursor_of(row).position for row in rows]
         for frame in event_frames(rows, self.frame_bytes):

@@ -32,6 +32,7 @@ from zbackup.database.connection import Connection, same_server, shown
 from zbackup.database.export import counters, cut
 from zbackup.database.horizon import Horizon, refuse_subscriber, settle
 from zbackup.database.identity import read_identity
+from zbackup.database.pace import Pace
 from zbackup.database.shape import events_files, find_events_table, zitadel_version
 from zbackup.database.snapshot import Snapshot, Workers
 from zbackup.errors import Damaged, ObjectMissing, SourceError, SourceRefused
@@ -45,6 +46,10 @@ from zbackup.source import Counters, EventTable, HorizonRecord
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
     jobs: int = 2
+    rate_limit: int | None = None
+    """raw bytes a second that all workers read together"""
+    low_impact: bool = False
+    """short statements with rests between them; to go with one job"""
     capture: bool = True
     auth_requests: bool = False
     """capture logins under way, too"""
@@ -113,9 +118,10 @@ class Attempt:
         self.counters = self._read_counters(found.oid)
         self.horizon = self._settle(found.oid)
         self.report(Step("snapshot"))
+        pace = Pace(self.options.rate_limit, low_impact=self.options.low_impact)
         with (
             Snapshot(self.dsn) as self.snapshot,
-            Workers(self.dsn, self.snapshot, self.options.jobs, self.options.lock_timeout) as self.workers,
+            Workers(self.dsn, self.snapshot, self.options.jobs, self.options.lock_timeout, pace) as self.workers,
             ThreadPoolExecutor(self.options.jobs) as self.pool,
         ):
             if not same_server(self.control, self.snapshot.catalog):

@@ -24,7 +24,8 @@ from zbackup.archive.manifest import Amendment, ChunkRef, Counted
 from zbackup.archive.sink import Sink
 from zbackup.archive.spool import Spool
 from zbackup.counting import counted_at, mark
-from zbackup.database.export import count, digest_of, read_rows
+from zbackup.database.export import count, digest_of
+from zbackup.database.portions import read_range
 from zbackup.database.snapshot import Workers
 from zbackup.merge import Change, merge
 from zbackup.progress import Step
@@ -134,18 +135,14 @@ class Audit:
             return count(connection, self.table, part.lo, part.hi) != part.rows
 
     def _rows_differ(self, part: _Range) -> bool:
-        with self.workers.borrow() as worker, worker.transaction() as connection:
-            digest, rows = digest_of(connection, self.table, part.lo, part.hi)
+        with self.workers.borrow() as worker:
+            digest, rows = digest_of(read_range(worker, self.table, part.lo, part.hi))
         return rows != part.rows or (part.chunk is not None and digest != part.chunk.raw_sha256)
 
     def _amend(self, number: int, part: _Range) -> None:
-        with (
-            self.workers.borrow() as worker,
-            worker.transaction() as connection,
-            Spool(self.sink.spool) as added,
-        ):
+        with self.workers.borrow() as worker, Spool(self.sink.spool) as added:
             tally: Counter[Change] = Counter()
-            rows = self._merged(part, read_rows(connection, self.table, part.lo, part.hi), tally, added)
+            rows = self._merged(part, read_range(worker, self.table, part.lo, part.hi), tally, added)
             chunks = self.sink.write(f"amend{number:04d}", rows, part.lo, part.hi)
             added.seek(0)
             late = self.sink.write(f"added{number:04d}", added, part.lo, part.hi)

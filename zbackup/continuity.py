@@ -22,7 +22,8 @@ from zbackup.archive.catalog import Catalog, rank
 from zbackup.archive.manifest import Ancestry, ChunkRef, Manifest
 from zbackup.archive.names import BackupName
 from zbackup.database.connection import Connection
-from zbackup.database.export import digest_of, holds
+from zbackup.database.export import digest_of, holds, read_rows
+from zbackup.database.portions import read_range
 from zbackup.database.snapshot import Workers
 from zbackup.event import Cursor, parse_instant
 from zbackup.source import EventTable, Source
@@ -161,7 +162,8 @@ def _frame_equal(archive: Archive, parent: Manifest, connection: Connection, tab
     for piece in archive.frame(newest, frame):
         digest.update(piece)
         del piece
-    return digest_of(connection, table, parse_instant(frame.first), newest.hi) == (digest.hexdigest(), frame.rows)
+    rows = read_rows(connection, table, parse_instant(frame.first), newest.hi)
+    return digest_of(rows) == (digest.hexdigest(), frame.rows)
 
 
 def newest_chunk(archive: Archive, manifest: Manifest) -> ChunkRef | None:
@@ -178,8 +180,8 @@ def equal_chunks(
     """Return those chunks that end at or below an instant and whose rows are byte for byte those of this source."""
 
     def equal(chunk: ChunkRef) -> bool:
-        with workers.borrow() as worker, worker.transaction() as connection:
-            return digest_of(connection, table, chunk.lo, chunk.hi) == (chunk.raw_sha256, chunk.rows)
+        with workers.borrow() as worker:
+            return digest_of(read_range(worker, table, chunk.lo, chunk.hi)) == (chunk.raw_sha256, chunk.rows)
 
     candidates = [chunk for chunk in chunks if chunk.hi <= below]
     return [chunk for chunk, same in zip(candidates, pool.map(equal, candidates), strict=True) if same]

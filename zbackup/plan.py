@@ -147,6 +147,33 @@ def _instant(archive: Archive, catalog: Catalog, head: BackupName, point: Instan
             return at - MICROSECOND
 
 
+def instant_of(archive: Archive, point: RestorePoint, made: RestorePlan) -> datetime:
+    """
+    Return the instant that a point means within what a plan answers for; a backup means its snapshot.
+
+    Raises:
+        OutsideWindow: the plan does not reach so far, or nothing is there that the point tells of.
+
+    """
+    catalog = archive.catalog()
+    match point:
+        case Latest():
+            at = made.cut_at
+        case OfBackup():
+            at = catalog.find(point.backup).snapshot
+        case _:
+            whole = catalog.find(made.backup)
+            head = whole if made.at is None else catalog.head(made.generation) or whole
+            at = _instant(archive, catalog, head, point)
+    if at > made.cut_at:
+        raise OutsideWindow(
+            f"{instant_text(at)} ({point_text(point)}) is after {instant_text(made.cut_at)}, up to which backup "
+            f"{made.backup} answers",
+            hint="Choose an earlier instant, or run `zbackup backup` first.",
+        )
+    return at
+
+
 def _search(archive: Archive, line: Iterator[BackupName], look: Callable[[list[ChunkRef]], T | None]) -> T | None:
     """Look into the newest backup, then into what older ones hold besides: rows that vanished since."""
     seen: set[str] = set()
