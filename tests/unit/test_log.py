@@ -133,3 +133,35 @@ def test_the_end_of_a_log_is_had_without_the_rest() -> None:
         assert [(BEGINNING, edges[4]), (edges[4], edges[8]), (edges[8], edges[10])] == parts
         assert [4, 2] == [len(held()) for *_, held in [*edit.parts()][1:]]
         assert log == LogEdit(place, log, index_chunks=4).store("20260101T000000Z-00000000")
+
+
+def test_a_log_that_grows_keeps_few_chunks_and_few_indexes() -> None:
+    """
+    However many chunks come one by one, a manifest names few of them itself, and few indexes hold the rest.
+    """
+    edges = [BEGINNING, *(EPOCH + timedelta(hours=number) for number in range(40))]
+    with tempfile.TemporaryDirectory() as folder:
+        place, log = archive(folder), Log()
+        grown = [chunk(lo, hi) for lo, hi in pairwise(edges)]
+        for number, one in enumerate(grown, 1):
+            edit = LogEdit(place, log, index_chunks=9, small_chunks=3)
+            edit.append([one])
+            log = edit.store("20260101T000000Z-00000000")
+
+            assert len(log.chunks) < 3
+            assert len(log.indexes) <= number // 9 + 2
+            assert grown[:number] == list(place.chunks(log))
+
+
+def test_many_chunks_at_once_need_no_small_indexes() -> None:
+    """
+    A first backup of a large history writes whole indexes.
+    """
+    edges = [BEGINNING, *(EPOCH + timedelta(hours=number) for number in range(25))]
+    with tempfile.TemporaryDirectory() as folder:
+        edit = LogEdit(archive(folder), Log(), index_chunks=10, small_chunks=3)
+        edit.append([chunk(lo, hi) for lo, hi in pairwise(edges)])
+        log = edit.store("20260101T000000Z-00000000")
+
+        assert [10, 10, 3] == [index.chunks for index in log.indexes]
+        assert 2 == len(log.chunks)

@@ -1,7 +1,8 @@
 """
 Edit a log: append chunks, replace some. The only ways a log ever changes.
 
-Groups of 1 000 chunks become shared index objects; a group that is not touched keeps its object.
+Groups of 100 chunks become shared index objects, ten of these one of 1 000; a group that is not touched keeps its
+object. So a manifest names fewer than 100 chunks itself: with 1 000 each of them would have up to 680 kB.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from itertools import takewhile
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import INDEX_CHUNKS, ChunkRef, IndexRef, Log, Totals
 from zbackup.errors import Damaged
 from zbackup.event import BEGINNING
+
+SMALL_INDEX_CHUNKS = 100
 
 
 class _Group:
@@ -26,9 +30,11 @@ class _Group:
 class LogEdit:
     """A log being changed; `store` gives the new one."""
 
-    def __init__(self, archive: Archive, log: Log, index_chunks: int = INDEX_CHUNKS) -> None:
+    def __init__(
+        self, archive: Archive, log: Log, index_chunks: int = INDEX_CHUNKS, small_chunks: int = SMALL_INDEX_CHUNKS
+    ) -> None:
         self._archive = archive
-        self._index_chunks = index_chunks
+        self._index_chunks, self._small_chunks = index_chunks, small_chunks
         self._groups = [_Group(index, None) for index in log.indexes]
         self._groups.append(_Group(None, list(log.chunks)))
 
@@ -98,10 +104,19 @@ class LogEdit:
             elif group.held:
                 indexes.append(self._archive.put_index(backup, group.held))
         rest = self._held(last)
-        while len(rest) >= self._index_chunks:
-            indexes.append(self._archive.put_index(backup, rest[: self._index_chunks]))
-            rest = rest[self._index_chunks :]
-        return Log(tuple(indexes), tuple(rest))
+        for size in (self._index_chunks, self._small_chunks):
+            while len(rest) >= size:
+                indexes.append(self._archive.put_index(backup, rest[:size]))
+                rest = rest[size:]
+        return Log(tuple(self._merged(backup, indexes)), tuple(rest))
+
+    def _merged(self, backup: str, indexes: list[IndexRef]) -> list[IndexRef]:
+        """Let small indexes at the end become one when they hold as many chunks as one can."""
+        small = list(takewhile(lambda index: index.chunks < self._index_chunks, reversed(indexes)))[::-1]
+        if sum(index.chunks for index in small) < self._index_chunks:
+            return indexes
+        chunks = [chunk for index in small for chunk in self._archive.index(index)]
+        return [*indexes[: -len(small)], self._archive.put_index(backup, chunks)]
 
     def _close_gaps(self) -> None:
         """Let each chunk begin where the one before it ends: a chunk that was replaced by nothing leaves a hole."""

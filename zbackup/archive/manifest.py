@@ -1,7 +1,7 @@
 """
 What is written down about a backup, as frozen values with one JSON form.
 
-A manifest names its whole log: shared index objects of up to 1 000 chunks each, then its own newest
+A manifest names its whole log: shared index objects of some 100 or 1 000 chunks each, then its own newest
 chunks. Its name carries the digest of its bytes, so it needs no parent to be read and cannot be altered
 unseen.
 """

@@ -9,7 +9,7 @@ Names of the objects of an archive.
     tables/<xx>/<digest>.zst                  rows of captured tables, long lists of such objects, schema text
     tables/rows/<xx>/<row>-<digest>.zst       one row of a table that is stored row by row, such as system.assets
     captures/<digest>.json.zst                list of the tables of one capture
-    indexes/<backup>-<digest>.json.zst        up to 1 000 chunks of a log
+    indexes/<backup>-<digest>.json.zst        some 100 or 1 000 chunks of a log
     manifests/<generation>/<millions>/<thousands>/
         <number>_<backup>_<generation>_<parent>_<horizon>_<snapshot>_<digest>.json
 
