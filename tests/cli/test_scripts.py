@@ -125,3 +125,15 @@ def test_scripts_can_be_run(name: str) -> None:
 
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+
+
+def test_the_bench_of_the_catalog_counts_requests(tmp_path: Path) -> None:
+    """
+    scripts/bench catalog tells requests, time and memory of each question, and holds them against its bounds.
+    """
+    output = run(tmp_path, "scripts.bench", "catalog", "--runs", "1500", "--chunks", "--output", str(tmp_path / "out"))
+
+    figures = {figure["question"]: figure for figure in json.loads((tmp_path / "out").read_text())}
+    assert "1,500 runs" in output
+    assert figures["head"]["lists"] == 4
+    assert figures["plan middle"]["gets"] <= 10

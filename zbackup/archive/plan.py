@@ -201,8 +201,8 @@ def plan_capture(
     if captured is None or captured.capture is None:
         return None
     held = tuple(chunk for chunk in chunks if chunk.rows)
-    whole = {(chunk.ref.raw_sha256, chunk.ref.rows) for chunk in planned if not chunk.cut}
-    there = {(chunk.raw_sha256, chunk.rows) for chunk in held}
+    whole = {chunk.ref.raw_sha256 for chunk in planned if not chunk.cut}
+    there = {chunk.raw_sha256 for chunk in held}
     return PlannedCapture(
         backup=captured.backup,
         snapshot=captured.snapshot,
@@ -210,8 +210,8 @@ def plan_capture(
         table=captured.table,
         source=captured.source,
         older=captured.snapshot <= at,
-        own=tuple(chunk for chunk in held if (chunk.raw_sha256, chunk.rows) not in whole),
-        since=tuple(chunk for chunk in planned if (chunk.ref.raw_sha256, chunk.ref.rows) not in there),
+        own=tuple(chunk for chunk in held if chunk.raw_sha256 not in whole),
+        since=tuple(chunk for chunk in planned if chunk.ref.raw_sha256 not in there),
         keys=keys,
     )
 
@@ -274,8 +274,12 @@ def _digest(
         manifest.generation,
         manifest.backup,
         asdict(manifest.table),
-        [[chunk.ref.raw_sha256, chunk.ref.rows, chunk.cut] for chunk in chunks],
-        [chunk.raw_sha256 for chunk in added],
-        [chunk.raw_sha256 for chunk in after],
     ]
-    return hashlib.sha256(json.dumps(identity, ensure_ascii=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(identity, ensure_ascii=True).encode())
+    # One by one: of a hundred thousand chunks a text of all would take tens of megabytes.
+    for planned in chunks:
+        digest.update(f"\n{planned.ref.raw_sha256} {planned.ref.rows} {planned.cut}".encode())
+    for kind, refs in (("added", added), ("after", after)):
+        for ref in refs:
+            digest.update(f"\n{kind} {ref.raw_sha256}".encode())
+    return digest.hexdigest()
