@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 from tests.fix_archive import Backup, archived_rows, newest, source_rows
-from tests.history import create_schema, fill, fill_state
+from tests.history import create_schema, fill_state
 from zbackup.archive.archive import Archive
+from zbackup.archive.chunk import FRAME_BYTES
 from zbackup.progress import Advance, ObjectStored, Progress, Report, Step
 
 PATIENCE = 60.0
@@ -60,7 +61,14 @@ def large(database: str) -> str:
     with psycopg.connect(database) as connection:
         create_schema(connection)
         fill_state(connection)
-        fill(connection, events=20_000)
+        connection.execute(
+            """INSERT INTO eventstore.events2 (instance_id, aggregate_type, aggregate_id, event_type, "sequence",
+                   revision, created_at, payload, creator, "owner", "position", in_tx_order)
+               SELECT 'i1', 'user', n::text, 'user.added', 1, 1, at, to_jsonb(repeat(md5(n::text), 50)), '', '',
+                   extract(epoch FROM at), 1
+                 FROM generate_series(1, 16000) n,
+                      LATERAL (SELECT '2026-01-01Z'::timestamptz + n * '1s'::interval) instant (at)"""
+        )
         connection.execute(
             """CREATE TABLE projections.large1 AS
                SELECT n AS id, repeat(md5(n::text), 20) AS what FROM generate_series(1, 20000) n"""
@@ -101,7 +109,9 @@ def test_who_changes_the_events_waits_for_the_slices_under_way(large: str, back_
     def in_a_slice(step: str, progress: Progress) -> bool:
         return step == "export" and isinstance(progress, Advance)
 
-    result = back_up(large, report=watch(queue, in_a_slice, "eventstore.events2", "creator"), chunk_bytes=64 << 10)
+    # More than one frame to a slice: rows that are told of are those of a slice that still is read.
+    chunk_bytes = 3 * FRAME_BYTES // 2
+    result = back_up(large, report=watch(queue, in_a_slice, "eventstore.events2", "creator"), chunk_bytes=chunk_bytes)
     queue.join()
 
     order = queue.order
@@ -124,7 +134,7 @@ def test_who_changes_a_captured_table_waits_for_that_table(large: str, back_up: 
     queue = Queue(large)
 
     def in_the_table(step: str, progress: Progress) -> bool:
-        return step == "capture" and isinstance(progress, Advance) and progress.raw_bytes > 1 << 20
+        return step == "capture" and isinstance(progress, Advance) and progress.raw_bytes > FRAME_BYTES / 2
 
     back_up(large, report=watch(queue, in_the_table, "projections.large1", "id"), capture=True)
     queue.join()
