@@ -99,7 +99,7 @@ def _raced(catalog: Catalog, entry: BackupName, generations: Collection[str]) ->
     that began more than a thousand backups ago `verify` and `list` show.
     """
     recent = [one for generation in generations for one in catalog.recent(generation)]
-    least = min(one.number for one in recent)
+    least = min(one.number for one in recent if one.generation == entry.generation)
     line = list(takewhile(lambda one: one.number >= least, catalog.line(entry)))
     last = line[:2]
     numbers = {one.number for one in last}
