@@ -10,11 +10,11 @@ from zbackup.archive.catalog import Catalog
 from zbackup.archive.log import totals_of
 from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.archive.names import BackupName
+from zbackup.archive.needed import is_whole
 from zbackup.counting import oldest
 from zbackup.database.schema_text import SchemaCode
 from zbackup.errors import NotSupported, OutsideWindow, UsageError
 from zbackup.event import parse_instant
-from zbackup.plan import is_whole
 from zbackup.source import Source
 from zbackup.survey import schema_code, schema_text
 

@@ -14,8 +14,9 @@ from typing import NoReturn, TypeVar
 from zbackup.archive import find
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog, answering
-from zbackup.archive.manifest import CaptureRef, ChunkRef, Manifest
+from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.archive.names import BackupName
+from zbackup.archive.needed import is_lossy, is_whole
 from zbackup.archive.plan import Cover, Estimate, PlannedCapture, RestorePlan, first_of, make_plan, plan_capture
 from zbackup.archive.withhold import withheld
 from zbackup.errors import OutsideWindow, UsageError
@@ -67,6 +68,7 @@ def _resolve(archive: Archive, point: RestorePoint, generation: str | None) -> R
         _outside(archive, catalog, head, at, point)
     entry, final = found
     answer = manifest if entry == head else archive.manifest(entry)
+    _expect_rows(archive, catalog, answer, at)
     captured = _captured(archive, line, at)
     made = make_plan(
         point_text(point),
@@ -188,11 +190,6 @@ def _captured(archive: Archive, line: tuple[BackupName, ...], at: datetime, *, s
     return None
 
 
-def is_whole(capture: CaptureRef) -> bool:
-    """Tell a capture from the encryption keys that --no-capture leaves."""
-    return capture.schema or capture.tables > 1
-
-
 def _others(catalog: Catalog, head: BackupName, at: datetime) -> Iterator[Cover]:
     """Yield what else covers the instant: raced backups of the same generation, lines of other ones."""
     for stray in catalog.strays(catalog.head(head.generation) or head):
@@ -216,6 +213,25 @@ def _outside(archive: Archive, catalog: Catalog, head: BackupName, at: datetime,
     asked = point_text(point)
     also = "" if isinstance(point, Instant) and asked == instant_text(at) else f" ({asked})"
     raise OutsideWindow(f"{instant_text(at)}{also} is outside {window(archive, archive.manifest(head))}", hint=hint)
+
+
+def _expect_rows(archive: Archive, catalog: Catalog, answer: Manifest, at: datetime) -> None:
+    """
+    Refuse an instant whose rows a prune was told to forget.
+
+    The backup that answered for it is gone, and the one that would now holds rows as an amendment found them since.
+    """
+    parent = BackupName.parse(answer.parent) if answer.parent else None
+    if parent is None or parent.horizon is None or parent.horizon <= at or catalog.holds(parent):
+        return
+    for found in answer.amendments:
+        if is_lossy(found) and found.lo <= at < found.at:
+            raise OutsideWindow(
+                f"rows of {instant_text(at)} are gone: backup {found.backup} found {found.removed} removed and "
+                f"{found.changed} changed of those since {instant_text(found.lo)}, and what they were is pruned; of "
+                f"{window(archive, answer)} all before that is left, and all from {instant_text(found.at)} on",
+                hint="Choose an instant outside of it, or a whole backup (`zbackup list`).",
+            )
 
 
 def _not_found(problem: str, archive: Archive, line: tuple[BackupName, ...]) -> NoReturn:

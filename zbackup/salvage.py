@@ -150,11 +150,11 @@ class Salvage(Archive):
             self._note(ref.name, "schema", error)
             raise
 
-    def _with_parts(self, table: CapturedTable) -> CapturedTable:
+    def parts(self, table: CapturedTable) -> tuple[ObjectRef, ...]:
         try:
-            return super()._with_parts(table)
+            return super().parts(table)
         except (Damaged, ObjectMissing):
-            return table
+            return ()
 
     def _unreadable(self, table: CapturedTable) -> Iterator[tuple[str, str]]:
         """Yield the table's name and why it cannot be read, if it cannot; every object of it is looked at."""

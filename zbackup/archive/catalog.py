@@ -7,6 +7,7 @@ the head by a fixed rule.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,15 +51,27 @@ class Catalog:
         raise UsageError(f"no generation {generation} in this archive", hint=f"It holds: {known}.")
 
     def line(self, head: BackupName) -> tuple[BackupName, ...]:
-        """Return a backup and those it continues, oldest first; what was pruned ends the line."""
-        by_random = {(entry.generation, entry.random): entry for entry in (*self.entries, *self.unread)}
+        """
+        Return a backup and those it continues, oldest first.
+
+        Where one was pruned the next older one of the generation follows: with it, whatever raced it has gone.
+        """
+        known = sorted((one for one in (*self.entries, *self.unread) if one.generation == head.generation), key=rank)
+        by_random = {entry.random: entry for entry in known}
         line = [head]
         while line[-1].parent is not None:
-            parent = by_random.get((head.generation, line[-1].parent))
+            parent = by_random.get(line[-1].parent)
+            if parent is None:
+                older = known[: bisect_left(known, (line[-1].number,), key=lambda one: (one.number,))]
+                parent = older[-1] if older else None
             if parent is None or rank(parent) >= rank(line[-1]):
                 break
             line.append(parent)
         return tuple(entry for entry in reversed(line) if entry not in self.unread)
+
+    def without(self, names: Collection[str]) -> Catalog:
+        """Return the catalog as if the manifests of these names were not there."""
+        return Catalog(tuple(entry for entry in self.entries if str(entry) not in names), self.unread)
 
     def strays(self, head: BackupName) -> tuple[BackupName, ...]:
         """Return backups of the head's generation that its line does not hold: runs that raced another."""
@@ -73,7 +86,10 @@ class Catalog:
         if len(found) == 1:
             return found[0]
         problem = "names no backup" if not found else f"could be {len(found)} backups"
-        raise UsageError(f"{backup!r} {problem}", hint="`zbackup list` shows the ids.")
+        raise UsageError(f"{backup!r} {problem}", hint="`zbackup list` shows the ids. Prune may have removed it.")
+
+    def holds(self, entry: BackupName) -> bool:
+        return entry in self.entries or entry in self.unread
 
     def next_number(self) -> int:
         return self.entries[-1].number + 1 if self.entries else 1
