@@ -81,7 +81,7 @@ def capture(
     previous: Capture | None,
     options: CaptureOptions,
     *,
-    run: str,
+    run: str = "",
     absent: Collection[str] = (),
     source: str,
     report: Report = silent,

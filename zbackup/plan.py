@@ -219,17 +219,18 @@ def _expect_rows(archive: Archive, catalog: Catalog, answer: Manifest, at: datet
     """
     Refuse an instant whose rows a prune was told to forget.
 
-    The backup that answered for it is gone, and the one that would now holds rows as an amendment found them since.
+    The backup that answered for it is gone, and the one that would now has amended rows of it since. The first that
+    has is never pruned, so that it is the one.
     """
     parent = BackupName.parse(answer.parent) if answer.parent else None
     if parent is None or parent.horizon is None or parent.horizon <= at or catalog.holds(parent):
         return
     for found in answer.amendments:
-        if is_lossy(found) and found.lo <= at < found.at:
+        if found.backup == answer.backup and is_lossy(found) and found.lo <= at:
             raise OutsideWindow(
                 f"rows of {instant_text(at)} are gone: backup {found.backup} found {found.removed} removed and "
                 f"{found.changed} changed of those since {instant_text(found.lo)}, and what they were is pruned; of "
-                f"{window(archive, answer)} all before that is left, and all from {instant_text(found.at)} on",
+                f"{window(archive, answer)} all before that is left, and all from {instant_text(parent.horizon)} on",
                 hint="Choose an instant outside of it, or a whole backup (`zbackup list`).",
             )
 

@@ -23,8 +23,8 @@ from zbackup.archive import find, names
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog, rank
 from zbackup.archive.leftovers import leftover
-from zbackup.archive.manifest import FORMAT, Amendment, ChunkRef, Manifest
-from zbackup.archive.needed import Needed, Rules, covered, needed
+from zbackup.archive.manifest import FORMAT, ChunkRef, Manifest
+from zbackup.archive.needed import Lost, Needed, Rules, covered, needed
 from zbackup.archive.tombstones import LEAST_GRACE, LIST_NAMES, Tombstones, border_of, put_list
 from zbackup.errors import AccessDenied, Locked, UsageError
 from zbackup.inventory import take_inventory
@@ -90,8 +90,8 @@ class PruneResult:
     before: tuple[inspect.Window, ...]
     after: tuple[inspect.Window, ...]
     """what can be restored when all that may go has gone"""
-    forgotten: tuple[Amendment, ...]
-    """instants between their ranges and their finding cannot be restored any more when all has gone"""
+    forgotten: tuple[Lost, ...]
+    """of this run, when all has gone"""
 
 
 def prune(
@@ -119,7 +119,7 @@ class _Going:
     stat: Stat
     kind: str
     why: str
-    state: State = "new"
+    state: State
 
 
 class _Prune:
@@ -135,7 +135,6 @@ class _Prune:
         self._expect_generations()
         verdict = self._verdict()
         going = self._going(verdict)
-        self._mark(going.values())
         result = self._result(verdict, going.values())
         if not yes:
             return result
@@ -171,7 +170,26 @@ class _Prune:
 
     def _going(self, verdict: Needed) -> dict[str, _Going]:
         """Tell what may go, and why."""
-        kept = self.found.named.of_all(self.found.manifests[entry] for entry in verdict.kept)
+        found, states = self.found, self._states()
+        kept = found.named.of_all(found.manifests[entry] for entry in verdict.kept)
+        superseded = self._superseded(verdict)
+        committed = {entry.backup for entry in found.catalog.entries}
+        newest = max(self.lists, key=lambda name: self.lists[name].at, default=None)
+        void = {str(name) for name, one in self.lists.items() if name != newest and one.is_void(found.at)}
+        going: dict[str, _Going] = {}
+        for name, stat in found.listing.items():
+            if name in kept:
+                continue
+            # What is on a list was old enough when it was put there.
+            border = found.at if name in states else self.border
+            why = superseded.get(name) or leftover(stat, now=found.at, border=border, committed=committed)
+            why = ("tombstones", "void") if name in void else why
+            if why is not None:
+                going[name] = _Going(stat, *why, states.get(name, "new"))
+        return going
+
+    def _superseded(self, verdict: Needed) -> dict[str, tuple[str, str]]:
+        """Return kind and reason of what backups name that go, and of their manifests; others may name it, too."""
         whys: dict[str, tuple[str, str]] = {}
         for entry in sorted(verdict.gone, key=rank):
             manifest, why = self.found.manifests[entry], verdict.gone[entry]
@@ -179,30 +197,15 @@ class _Prune:
             for name in self.found.named.of(manifest):
                 whys[name] = ("tail" if name in tails else str(names.kind_of(name))), why
             whys[str(entry)] = "manifest", why
-        committed = {entry.backup for entry in self.found.catalog.entries}
-        newest = max(self.lists, key=lambda name: self.lists[name].at, default=None)
-        going: dict[str, _Going] = {}
-        for name, stat in self.found.listing.items():
-            if name in kept:
-                continue
-            if name in whys:
-                going[name] = _Going(stat, *whys[name])
-            elif why := leftover(stat, now=self.found.at, border=self.border, committed=committed):
-                going[name] = _Going(stat, *why)
-        listing = self.found.listing
-        for name, one in self.lists.items():
-            if name != newest and one.is_void(self.found.at) and str(name) in listing:
-                going[str(name)] = _Going(listing[str(name)], "tombstones", "void")
-        return going
+        return whys
 
-    def _mark(self, going: Iterable[_Going]) -> None:
+    def _states(self) -> dict[str, State]:
         """Tell what is on a list, and whether it is due there. Void lists do not count."""
-        state: dict[str, State] = {}
+        states: dict[str, State] = {}
         for one in sorted(self.lists.values(), key=lambda one: one.due, reverse=True):
             if not one.is_void(self.found.at):
-                state |= dict.fromkeys(one.names, "due" if one.due <= self.found.at else "waiting")
-        for one in going:
-            one.state = state.get(one.stat.name, "new")
+                states |= dict.fromkeys(one.names, "due" if one.due <= self.found.at else "waiting")
+        return states
 
     def _result(self, verdict: Needed, going: Iterable[_Going]) -> PruneResult:
         groups: dict[tuple[str, str, State], list[int]] = {}

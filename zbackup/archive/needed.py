@@ -6,7 +6,8 @@ A backup stays or goes as a whole: while its manifest is there, so is all that i
     are the newest of their generation, unless it is forgotten or all its rows live in the newest generation;
     were the newest of their line at some moment of the window;
     hold a capture that is to be kept, with the log and the tail that it is read against;
-    are the last before an amendment that found rows removed or changed: nothing else holds what these were.
+    found rows removed or changed, or are the last before that: nothing else holds what the rows were, or knows until
+    when.
 
 So for each instant of a line the first backup that is left gives the same rows as the one that is gone.
 """
@@ -82,13 +83,24 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """What rows were before a backup found them removed or changed, when nothing holds it any more."""
+
+    backup: str
+    since: datetime
+    until: datetime
+    """instants from `since` on and before this cannot be restored any more"""
+    removed: int
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Needed:
     kept: Mapping[BackupName, str]
     """why it stays"""
     gone: Mapping[BackupName, str]
     """why it may go"""
-    lost: tuple[Amendment, ...]
-    """what the rows of these were, nothing holds any more when `gone` are gone"""
+    lost: tuple[Lost, ...]
 
 
 def needed(
@@ -97,7 +109,7 @@ def needed(
     """Decide about every backup; `covered` are generations all of whose rows live in the newest one."""
     kept: dict[BackupName, str] = {}
     gone: dict[BackupName, str] = {}
-    lost: list[Amendment] = []
+    lost: list[Lost] = []
     border = now - rules.window
     for head in catalog.heads():
         line = catalog.line(head)
@@ -148,14 +160,6 @@ def identity(found: Amendment) -> tuple[object, ...]:
     return found.backup, found.at, found.lo, found.hi, found.added, found.removed, found.changed
 
 
-def last_without(
-    found: Amendment, line: Iterable[BackupName], manifests: Mapping[BackupName, Manifest]
-) -> BackupName | None:
-    """Return the last backup of a line that was made before an amendment."""
-    before = [entry for entry in line if identity(found) not in map(identity, manifests[entry].amendments)]
-    return before[-1] if before else None
-
-
 def _given_up(catalog: Catalog, head: BackupName, rules: Rules, covered: Collection[str]) -> str:
     if head == catalog.head():
         return ""
@@ -185,18 +189,31 @@ def _captures(
 def _witnesses(
     line: tuple[BackupName, ...], manifests: Mapping[BackupName, Manifest], rules: Rules
 ) -> Iterator[tuple[BackupName, str]]:
-    for found in () if rules.forget_amended else manifests[line[-1]].amendments:
-        if is_lossy(found) and (last := last_without(found, line, manifests)):
-            yield last, f"holds rows that backup {found.backup} found removed or changed"
+    """Yield what amended rows that nobody else holds, and what holds them."""
+    for entry, before in _amending(line, manifests):
+        yield entry, "found rows removed or changed"
+        if before in manifests and not rules.forget_amended:
+            yield before, f"holds rows that backup {entry.backup} found removed or changed"
+
+
+def _amending(
+    line: tuple[BackupName, ...], manifests: Mapping[BackupName, Manifest]
+) -> Iterator[tuple[BackupName, BackupName]]:
+    """Yield the backups of a line that found rows removed or changed, and what each continues."""
+    found = {one.backup for one in manifests[line[-1]].amendments if is_lossy(one)}
+    for entry in line:
+        parent = manifests[entry].parent
+        if entry.backup in found and parent is not None:
+            yield entry, BackupName.parse(parent)
 
 
 def _lost(
     line: tuple[BackupName, ...], manifests: Mapping[BackupName, Manifest], kept: Collection[BackupName]
-) -> Iterator[Amendment]:
-    for found in manifests[line[-1]].amendments:
-        last = last_without(found, line, manifests)
-        if is_lossy(found) and last is not None and last not in kept:
-            yield found
+) -> Iterator[Lost]:
+    for entry, before in _amending(line, manifests):
+        for found in manifests[entry].amendments:
+            if found.backup == entry.backup and is_lossy(found) and before in manifests and before not in kept:
+                yield Lost(found.backup, found.lo, before.horizon or found.lo, found.removed, found.changed)
 
 
 def missing_parents(

@@ -43,7 +43,8 @@ def prune(
     with Job(locals()) as job:
         from zbackup import prune as use_case
         from zbackup.archive.needed import KeepCaptures, Rules
-        from zbackup.cli.pruned import prune_lines, prune_record
+        from zbackup.cli.pruned import prune_lines
+        from zbackup.cli.records import plain
 
         rules = Rules(
             window=job.settings.duration("keep_window"),
@@ -52,4 +53,4 @@ def prune(
             forget_amended=forget_amended,
         )
         result = use_case.prune(job.archive(), rules, grace=job.settings.duration("grace"), yes=yes, report=job.report)
-        job.output.result("prune", prune_record(result), prune_lines(result))
+        job.output.result("prune", plain(result), prune_lines(result))

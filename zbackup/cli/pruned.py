@@ -1,10 +1,9 @@
-"""The result of `prune` as text and as JSON."""
+"""The result of `prune` as text."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zbackup.cli.records import Record, amendment_record, plain
 from zbackup.cli.texts import columns, count, many, short, size, when
 
 if TYPE_CHECKING:
@@ -17,10 +16,6 @@ NAMED = 20
 """Objects named one by one."""
 
 _STATES = {"new": "not on a list yet", "waiting": "on a list", "due": "due"}
-
-
-def prune_record(result: PruneResult) -> Record:
-    return plain(result) | {"forgotten": [amendment_record(found) for found in result.forgotten]}
 
 
 def prune_lines(result: PruneResult) -> Iterator[str]:
@@ -46,7 +41,7 @@ def prune_lines(result: PruneResult) -> Iterator[str]:
     for found in result.forgotten:
         yield (
             f"what backup {found.backup} found changed ({count(found.changed)}) or removed ({count(found.removed)}) is "
-            f"forgotten: instants from {when(found.lo)} up to {when(found.at)} cannot be restored then"
+            f"forgotten: instants from {when(found.since)} until {when(found.until)} cannot be restored then"
         )
 
 

@@ -49,7 +49,7 @@ def plain(value: object) -> Any:
 
 def backup_record(result: BackupResult) -> Record:
     return plain(result) | {
-        "amendments": [amendment_record(found) for found in result.amendments],
+        "amendments": [_amendment(found) for found in result.amendments],
         "capture": _capture(result.capture),
     }
 
@@ -84,7 +84,7 @@ def shown_record(shown: Shown) -> Record:
             *(_chunk(chunk, tail=True) for chunk in manifest.tail),
         ],
         "counted": plain(manifest.counted),
-        "amendments": [amendment_record(found) for found in manifest.amendments],
+        "amendments": [_amendment(found) for found in manifest.amendments],
         "capture": _capture(manifest.capture),
         "zbackup": manifest.zbackup,
         "warnings": list(manifest.warnings),
@@ -104,7 +104,7 @@ def _chunk(chunk: ChunkRef, *, tail: bool) -> Record:
     }
 
 
-def amendment_record(found: Amendment) -> Record:
+def _amendment(found: Amendment) -> Record:
     return {
         "backup": found.backup,
         "at": plain(found.at),
