@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.log import totals_of
 from zbackup.archive.manifest import Manifest
 from zbackup.archive.named import NamedObjects
+from zbackup.archive.names import BackupName
 from zbackup.archive.renew import Renewal
 from zbackup.archive.tombstones import Watch
+from zbackup.errors import ObjectMissing, Overtaken
 from zbackup.progress import Report, Step, Warned
 
 
@@ -27,41 +30,67 @@ def commit(archive: Archive, manifest: Manifest, watch: Watch, *, spool: str | N
     watch.expect_young()
     absent = watch.look()
     if absent:
-        watch.refuse_overdue(_named(archive, manifest) & absent)
+        watch.refuse_overdue(_needed(archive, manifest, absent))
         manifest = _renewed(archive, manifest, absent, spool, report)
     entry = archive.commit(manifest)
-    if late := watch.look() - absent:
-        again = replace(
-            manifest,
-            backup=_another(manifest.backup),
-            number=manifest.number + 1,
-            kind="incremental",
-            parent=str(entry),
-            new=totals_of(()),
-            stored_bytes=0,
-        )
-        again = _renewed(archive, again, late, spool, report)
-        if again.stored_bytes:
-            report(Warned(f"a prune began meanwhile: backup {manifest.backup} is stored again as {again.backup}"))
-            archive.commit(again)
-            return again
-    return manifest
+    late = watch.look() - absent
+    return _again(archive, manifest, entry, late, spool, report) if late else manifest
+
+
+def _again(
+    archive: Archive, manifest: Manifest, entry: BackupName, late: Collection[str], spool: str | None, report: Report
+) -> Manifest:
+    """Commit a second backup of the same snapshot, with nothing in it that is on a list since the first was."""
+    another = replace(
+        manifest,
+        backup=_another(manifest.backup),
+        number=manifest.number + 1,
+        kind="incremental",
+        parent=str(entry),
+        new=totals_of(()),
+        stored_bytes=0,
+    )
+    try:
+        again = _renewed(archive, another, late, spool, report)
+    except Overtaken as error:
+        raise Overtaken(
+            f"backup {manifest.backup} was committed and is not whole: {error.message}",
+            hint=f"Something stood still for the whole grace of a prune. Remove {entry} by hand and run this again.",
+        ) from error
+    if again is another:
+        return manifest
+    report(Warned(f"a prune began meanwhile: backup {manifest.backup} is stored again as {again.backup}"))
+    archive.commit(again)
+    return again
 
 
 def _renewed(
     archive: Archive, manifest: Manifest, absent: Collection[str], spool: str | None, report: Report
 ) -> Manifest:
-    needed = _named(archive, manifest) & set(absent)
+    needed = _needed(archive, manifest, absent)
     if not needed:
         return manifest
     report(Step("renew", f"{len(needed)} objects that a prune means to remove"))
     renewal = Renewal(archive, needed, _another(manifest.backup), spool)
-    renewed = renewal.manifest(manifest)
+    with _being_there():
+        renewed = renewal.manifest(manifest)
     return replace(renewed, stored_bytes=manifest.stored_bytes + renewal.stored_bytes)
 
 
-def _named(archive: Archive, manifest: Manifest) -> set[str]:
-    return set(NamedObjects(archive).of(manifest))
+def _needed(archive: Archive, manifest: Manifest, absent: Collection[str]) -> set[str]:
+    with _being_there():
+        return {name for name in NamedObjects(archive).of(manifest) if name in absent}
+
+
+@contextmanager
+def _being_there() -> Generator[None]:
+    try:
+        yield
+    except ObjectMissing as error:
+        raise Overtaken(
+            f"{error.message}: a prune has removed what this run needs",
+            hint="Run it again. If it stays so, `zbackup verify` tells what is missing.",
+        ) from error
 
 
 def _another(backup: str) -> str:

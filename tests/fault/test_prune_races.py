@@ -92,7 +92,7 @@ class Tempting:
         return calls
 
     def check(self) -> None:
-        """Whatever is due by now is removed; all that is named is whole, and the newest backup has the source's rows."""
+        """What is due by now is removed; all that is named is whole, and the newest backup has the source's rows."""
         whole = archived_rows(self.archive) == source_rows(self.source)
         assert whole or self.overtaken
         for _ in range(2):
@@ -165,6 +165,11 @@ KINDS: dict[str, Callable[[int, int], Turns]] = {
 }  # fmt: skip
 
 
+def last_look(calls: Sequence[tuple[str, str]]) -> int:
+    """Return how many calls a backup has made when it has looked at the lists for the last time before its commit."""
+    return next(number for number, (_, what) in enumerate(calls) if what.startswith("put manifests/"))
+
+
 def sampled(first: int, second: int) -> Iterator[tuple[int, int]]:
     """Yield pairs of numbers of calls: all, every N-th, or a few that meet each part of both."""
     if STEP:
@@ -182,10 +187,13 @@ def test_a_backup_and_a_prune_at_every_interleaving(tempting: Tempting, new_data
     calls = tempting.run([("list", ALL), ("remove", ALL), ("backup", ALL)])
     tempting.check()
     counts = {who: sum(caller == who for caller, _ in calls) for who in ("backup", "list", "remove")}
+    commit = last_look(tempting.run([("backup", ALL)]))
     overtaken = Counter[str]()
     for kind, turns in KINDS.items():
         other = counts["remove" if "go" in kind or "both" in kind else "list"]
         for pair in sampled(counts["backup"], other):
+            if "both" in kind and pair[0] == commit:
+                continue  # the next test
             try:
                 tempting.run(turns(*pair))
                 tempting.check()
@@ -197,3 +205,37 @@ def test_a_backup_and_a_prune_at_every_interleaving(tempting: Tempting, new_data
 
     # Only where the grace passes within one run.
     assert set(+overtaken) == {"both within one backup"}
+
+
+def test_a_commit_that_stood_still_for_the_whole_grace(tempting: Tempting) -> None:
+    """
+    Between its last look at the lists and its commit nothing can help a backup: it says that it is not whole, and which
+    object is to be removed; then the next one is.
+    """
+    commit = last_look(tempting.run([("backup", ALL)]))
+
+    tempting.run([("backup", commit), ("list", ALL), ("remove", ALL), ("backup", ALL)])
+
+    head = tempting.archive.catalog().head()
+    assert head is not None
+    assert f"backup {head.backup} was committed and is not whole" in tempting.overtaken
+    assert not verify(tempting.archive).ok
+    tempting.archive.store.delete(str(head))
+    backup(tempting.archive, tempting.source, CHOSEN)
+    tempting.overtaken = ""
+    tempting.check()
+
+
+def test_a_list_that_comes_with_the_commit(tempting: Tempting) -> None:
+    """
+    What a backup finds on a list after its commit it stores again, and commits again; both are whole.
+    """
+    calls = tempting.run([("backup", ALL)])
+    before = len(tempting.archive.catalog().entries)
+
+    tempting.run([("backup", last_look(calls)), ("list", ALL), ("backup", ALL)])
+
+    line = tempting.archive.catalog().entries
+    assert len(line) == before + 1
+    assert line[-1].parent == line[-2].random
+    tempting.check()

@@ -19,7 +19,6 @@ from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import CapturedTable, CaptureRef, ChunkRef, IndexRef, Manifest, ObjectRef
 from zbackup.archive.names import ChunkName
 from zbackup.archive.spool import Spool
-from zbackup.errors import ObjectMissing, Overtaken
 from zbackup.store.base import BLOCK_BYTES
 
 
@@ -35,7 +34,7 @@ class Renewal:
         """
         Return the manifest with names that are not absent; their objects are stored by then.
 
-        Raises Overtaken when something of it is gone already.
+        Raises ObjectMissing when something of it is gone already.
         """
         log = replace(
             manifest.log,
@@ -98,12 +97,9 @@ class Renewal:
     def _copy(self, ref: ChunkRef | ObjectRef, name: str) -> str:
         if ref.name in self._copies:
             return self._copies[ref.name]
-        try:
-            with Spool(self._spool) as body, closing(self._archive.store.open(ref.name)) as stream:
-                while block := stream.read(BLOCK_BYTES):
-                    body.write(block)
-                self._archive.store.put(name, cast("BinaryIO", body), size=ref.stored_bytes, sha256=ref.sha256)
-        except ObjectMissing as error:
-            raise Overtaken(f"{ref.name} was removed by a prune meanwhile", hint="Run the backup again.") from error
+        with Spool(self._spool) as body, closing(self._archive.store.open(ref.name)) as stream:
+            while block := stream.read(BLOCK_BYTES):
+                body.write(block)
+            self._archive.store.put(name, cast("BinaryIO", body), size=ref.stored_bytes, sha256=ref.sha256)
         self.stored_bytes += ref.stored_bytes
         return self._copies.setdefault(ref.name, name)
