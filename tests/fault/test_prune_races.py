@@ -21,8 +21,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.fix_archive import archived_rows, execute, newest, options, restored, source_rows
-from tests.gate import ALL, Clock, Gate, Gated
+from tests.fix_archive import Backup, archived_rows, execute, newest, options, restored, source_rows
+from tests.fix_whole import all_rows
+from tests.fix_zitadel import add_user, clock, whole
+from tests.gate import ALL, Ahead, Clock, Gate, Gated
 from tests.history import create_schema, fill, fill_state, push
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import Manifest
@@ -30,13 +32,14 @@ from zbackup.archive.names import BackupName
 from zbackup.archive.needed import KeepCaptures, Rules
 from zbackup.backup import backup
 from zbackup.errors import Overtaken, StoreError
+from zbackup.event import instant_text
 from zbackup.init import init
 from zbackup.prune import prune
 from zbackup.store.local import LocalStore
 from zbackup.verify import verify
 
 STEP = int(os.environ.get("ZBACKUP_INTERLEAVINGS", "0"))
-SAMPLE = 4
+SAMPLE = 3
 """Interleavings of each kind where nothing is said."""
 
 pytestmark = [pytest.mark.slow, *([pytest.mark.timeout(0)] if STEP else [])]
@@ -44,6 +47,8 @@ pytestmark = [pytest.mark.slow, *([pytest.mark.timeout(0)] if STEP else [])]
 GRACE = timedelta(hours=2)
 RULES = Rules(timedelta(0), KeepCaptures.parse("1"))
 CHOSEN = options(jobs=1, capture=True, pg_dump="/nonexistent/pg_dump", chunk_bytes=64 << 10)
+
+TABLES = ("eventstore.events2", "eventstore.unique_constraints", "projections.users14")
 
 Turns = Sequence[tuple[str, int]]
 
@@ -132,7 +137,7 @@ def tempting(new_database: Callable[[], str], tmp_path: Path) -> Tempting:
         create_schema(connection)
         fill_state(connection)
         fill(connection, events=300)
-    store = LocalStore(tmp_path / "archive", create=True)
+    store = LocalStore(tmp_path / "tempting", create=True)
     init(store)
     archive = Archive.open(store)
     backup(archive, source, CHOSEN)
@@ -147,7 +152,7 @@ def tempting(new_database: Callable[[], str], tmp_path: Path) -> Tempting:
         push(connection, "i1", ("user", "third"))
     with pytest.raises(Died):
         backup(DiesAtCommit(store, archive.record), source, CHOSEN)
-    return Tempting(tmp_path / "archive", source, tmp_path / "copy")
+    return Tempting(tmp_path / "tempting", source, tmp_path / "copy")
 
 
 KINDS: dict[str, Callable[[int, int], Turns]] = {
@@ -239,3 +244,46 @@ def test_a_list_that_comes_with_the_commit(tempting: Tempting) -> None:
     assert len(line) == before + 1
     assert line[-1].parent == line[-2].random
     tempting.check()
+
+
+def test_captures_kept_longer_than_the_window(
+    archive: Archive, back_up: Backup, source: str, new_database: Callable[[], str]
+) -> None:
+    """
+    An instant after an old capture starts warm from it, as before, when the backups in between have gone: the capture
+    has kept its tail, and what was amended since is known.
+    """
+
+    def add(name: str) -> None:
+        with psycopg.connect(source) as connection:
+            add_user(connection, name)
+
+    add("in-the-tail")
+    captured = back_up(source, capture=True, margin=timedelta(hours=1))
+    add("since")
+    point = instant_text(clock(source))
+    for name in ("later", "last"):
+        add(name)
+        back_up(source)
+    execute(source, "DELETE FROM eventstore.events2 WHERE aggregate_id = 'u-in-the-tail'")
+    for _ in range(3):
+        back_up(source, audit=True)
+    store = Ahead(archive.store)
+    pruned = Archive(store, archive.record)
+
+    def comes_back() -> tuple[str, bool, dict[str, list[str] | None]]:
+        target = new_database()
+        found = whole(pruned, target, point)
+        return found.capture, bool(found.unit.cold), all_rows(target, TABLES)
+
+    before, there = comes_back(), len(archive.catalog().entries)
+    prune(pruned, RULES, grace=GRACE, yes=True)
+    store.ahead.ahead += GRACE
+    result = prune(pruned, RULES, grace=GRACE, yes=True)
+
+    assert captured.tail > 0
+    assert before[:2] == (captured.backup, False)
+    assert result.removed > 0
+    assert len(archive.catalog().entries) < there
+    assert comes_back() == before
+    assert verify(pruned, level="full").ok
