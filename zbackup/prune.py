@@ -284,9 +284,9 @@ class _Prune:
 
     def _list(self, wanted: list[str]) -> int:
         """Write down what may go; nothing of it is removed before its time."""
-        at = self.archive.store.clock()
+        at, new = self.archive.store.clock(), set(wanted)
+        unlisted = [entry for entry in self.found.unlisted() if str(entry) not in new]
         for some in _batches(sorted(wanted), LIST_NAMES):
-            unlisted = [entry for entry in self.found.unlisted() if str(entry) not in wanted]
             record = Tombstones(
                 FORMAT,
                 at=at,

@@ -24,8 +24,8 @@ from zbackup.archive.log import totals
 from zbackup.archive.manifest import FORMAT, Capture, CaptureRef, Lease
 from zbackup.archive.needed import KeepCaptures, Rules
 from zbackup.archive.table import TableSink
-from zbackup.archive.tombstones import LEAST_GRACE, LONGEST_RUN, read_lists
-from zbackup.errors import AccessDenied, Incomplete, OutsideWindow, StoreError, UsageError
+from zbackup.archive.tombstones import LEAST_GRACE, LONGEST_RUN, Watch, read_lists
+from zbackup.errors import AccessDenied, Damaged, Incomplete, OutsideWindow, Overtaken, StoreError, UsageError
 from zbackup.event import instant_text
 from zbackup.inspect import listing
 from zbackup.moment import Instant
@@ -235,6 +235,60 @@ def test_a_listing_that_looks_short(archive: Archive, store: Ahead, made: Made) 
 
     assert len(staying) > 30
     assert hiding.deletes == 0
+
+
+def test_a_backup_that_is_not_listed_before_any_prune(archive: Archive, store: Ahead, made: Made) -> None:
+    """
+    Whatever another one continues must be there; `verify` says the same, and of what was pruned it says nothing.
+    """
+    hiding = Hiding(store)
+    hidden = Archive(hiding, archive.record)
+    for entry in archive.catalog().line(made.maker.last or archive.catalog().entries[-1])[:-1]:
+        hiding.hidden = str(entry)
+        with pytest.raises(Incomplete, match=r"continues .*, which is not listed"):
+            run(hidden)
+        assert not verify(hidden, level="quick").ok
+    hiding.hidden = ""
+    run(archive)
+    store.ahead.ahead += GRACE
+    run(archive)
+    young = next(entry for entry in archive.catalog().entries if entry.snapshot == made.at(25))
+
+    assert verify(archive).ok
+    made.maker.archive.store.delete(str(young))
+    assert [found.problem for found in verify(archive).findings] == [
+        f"the backup it continues ({young.backup}) is missing"
+    ]
+
+
+def test_the_oldest_run_that_may_commit(archive: Archive, store: Ahead) -> None:
+    """
+    A run that is older than lists are kept for may have missed one.
+    """
+    watch = Watch(archive)
+    store.ahead.ahead += LONGEST_RUN - timedelta(minutes=1)
+    watch.expect_young()
+    store.ahead.ahead += timedelta(minutes=2)
+
+    with pytest.raises(Overtaken, match="the oldest that may commit") as caught:
+        watch.expect_young()
+
+    assert caught.value.exit_code == 41
+
+
+def test_a_list_that_cannot_be_read(archive: Archive, made: Made) -> None:
+    """
+    It may name anything: neither a backup nor a prune goes on, and the error says how to.
+    """
+    run(archive)
+    (name,) = read_lists(archive)
+    (made.path / str(name)).write_bytes(b"{}")
+
+    for act in (lambda: Watch(archive), lambda: run(archive)):
+        with pytest.raises(Damaged, match="tombstones/") as caught:
+            act()
+        assert "Remove this list by hand" in caught.value.hint
+    assert [found.object for found in verify(archive).findings] == ["tombstones/"]
 
 
 class Dying(StoreWrapper):

@@ -121,9 +121,10 @@ def needed(
         for entry, why in chain.from_iterable(stays):
             reasons.setdefault(entry, why)
         kept |= reasons
+        of_line = frozenset(line)
         for entry in catalog.entries:
             if entry.generation == head.generation and entry not in reasons:
-                gone[entry] = dead or ("superseded" if entry in line else "raced by another run")
+                gone[entry] = dead or ("superseded" if entry in of_line else "raced by another run")
         if head in reasons:
             lost += _lost(line, manifests, reasons)
     return Needed(kept, gone, tuple(lost))

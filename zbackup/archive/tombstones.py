@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,7 +22,7 @@ from zbackup.archive import codec, names
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import ObjectRef
 from zbackup.archive.names import TombstonesName
-from zbackup.errors import Overtaken
+from zbackup.errors import Damaged, ObjectMissing, Overtaken
 from zbackup.event import instant_text
 
 LONGEST_RUN = timedelta(days=7)
@@ -64,8 +65,14 @@ def put_list(archive: Archive, identity: str, record: Tombstones) -> TombstonesN
 
 def read_lists(archive: Archive, known: Lists | None = None) -> Lists:
     """Read all lists, but for those that are known. Raises Damaged: what cannot be read may name anything."""
-    found = [name for stat in archive.store.list(names.TOMBSTONES) if (name := TombstonesName.parse(stat.name))]
-    return {name: known[name] if known and name in known else _read(archive, name) for name in found}
+    lists: Lists = {}
+    for stat in archive.store.list(names.TOMBSTONES):
+        name = TombstonesName.parse(stat.name)
+        if name is None:
+            continue
+        with suppress(ObjectMissing):  # void, and removed meanwhile
+            lists[name] = known[name] if known and name in known else _read(archive, name)
+    return lists
 
 
 def border_of(lists: Lists) -> datetime | None:
@@ -74,8 +81,13 @@ def border_of(lists: Lists) -> datetime | None:
 
 
 def _read(archive: Archive, name: TombstonesName) -> Tombstones:
-    body = archive.get(ObjectRef(str(name), name.sha256, 0))
-    return codec.load(body, Tombstones, str(name))
+    try:
+        return codec.load(archive.get(ObjectRef(str(name), name.sha256, 0)), Tombstones, str(name))
+    except Damaged as error:
+        raise Damaged(
+            error.message,
+            hint="Remove this list by hand while no prune and no backup runs: the next prune writes another one.",
+        ) from error
 
 
 class Watch:
