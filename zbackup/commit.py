@@ -28,10 +28,12 @@ def commit(archive: Archive, manifest: Manifest, watch: Watch, *, spool: str | N
 
     """
     watch.expect_young()
-    absent = watch.look()
-    if absent:
-        watch.refuse_overdue(_needed(archive, manifest, absent))
-        manifest = _renewed(archive, manifest, absent, spool, report)
+    absent = frozenset[str]()
+    # Copying may take long: between the look that finds nothing new and the commit there is nothing else.
+    while new := watch.look() - absent:
+        watch.refuse_overdue(_needed(archive, manifest, new))
+        manifest = _renewed(archive, manifest, new, spool, report)
+        absent |= new
     entry = archive.commit(manifest)
     late = watch.look() - absent
     return _again(archive, manifest, entry, late, spool, report) if late else manifest
