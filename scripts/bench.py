@@ -1,7 +1,9 @@
 """
-Export, verify and restore of the events table on a generated history, beside PostgreSQL's own tools.
+Backup, verify and restore of a history grown from a real one, beside PostgreSQL's own tools.
 
-All run on the same throw-away server, one after the other, so that ratios mean more than seconds.
+All run on the same throw-away server, one after the other, so that ratios mean more than seconds: first the events
+alone on both sides, then the whole database. Others: `scripts/bench compaction`, `increments`, `load`, `memory`;
+each has a --help.
 """
 
 from __future__ import annotations
@@ -9,85 +11,60 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg import sql
 
-from scripts import bench_memory
-from tests.history import create_indexes, create_schema, fill
-from zbackup.database.embedded import EmbeddedPostgres, Setting
-from zbackup.event import KEY_COLUMNS, OTHER_COLUMNS
+from scripts import bench_catalog, bench_compaction, bench_increments, bench_load, bench_memory
+from scripts.chart import Curve, chart
+from scripts.measure import (
+    SETTINGS,
+    TABLE,
+    ZBACKUP,
+    Figure,
+    by_name,
+    machine,
+    measured,
+    new_database,
+    plain,
+    prepare,
+    ratios,
+    run,
+    table,
+)
+from tests.fix_rclone import rclone
+from tests.fix_store import ACCESS_KEY, SECRET_KEY
+from zbackup.archive.chunk import CHUNK_BYTES
+from zbackup.database.connection import connect
+from zbackup.database.embedded import EmbeddedPostgres
+from zbackup.database.export import ALONG_INDEX, cut, select_rows
+from zbackup.database.shape import find_events_table
+from zbackup.event import BEGINNING, END
 
-# As on a small real server; everything measured runs on the same.
-SETTINGS: dict[str, Setting] = {
-    "shared_buffers": "1GB",
-    "maintenance_work_mem": "256MB",
-    "max_wal_size": "8GB",
-    "checkpoint_timeout": "30min",
-    "autovacuum": False,
+OTHERS: dict[str, Callable[[list[str]], int]] = {
+    "catalog": bench_catalog.main,
+    "compaction": bench_compaction.main,
+    "increments": bench_increments.main,
+    "load": bench_load.main,
+    "memory": bench_memory.main,
 }
 
-TABLE = "eventstore.events2"
-
-# Ours first, PostgreSQL's second.
+# Ours, PostgreSQL's, and what the ratio shall be at most.
 RATIOS = (
-    ("export", "zbackup backup", "pg_dump -Fc -Z1"),
-    ("export", "zbackup backup", "ordered COPY"),
-    ("verify", "zbackup verify --full", "pg_restore to /dev/null"),
-    ("restore", "zbackup restore", "pg_restore -j2"),
+    ("zbackup backup", "pg_dump -Fc -Z1", 0.70),
+    ("zbackup backup", "ordered COPY, same slices", 1.25),
+    ("zbackup backup to S3", "zbackup backup", 1.15),
+    ("zbackup restore", "pg_restore -j2", 0.65),
+    ("zbackup restore --at the middle", "zbackup restore", 0.60),
+    ("zbackup backup, whole", "pg_dump, whole", None),
+    ("zbackup restore, whole", "pg_restore -j2, whole", 0.80),
 )
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What one run of one command cost."""
-
-    what: str
-    round: int
-    seconds: float
-    cpu_seconds: float
-    """of the client alone, not of the server"""
-    peak_rss_bytes: int
-    stored_bytes: int = 0
-
-
-def main() -> None:
-    if sys.argv[1:2] == ["memory"]:
-        sys.exit(bench_memory.main(sys.argv[2:]))
-    options = _options()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="zbackup-bench-", dir=options.work) as work,
-        EmbeddedPostgres(version=options.version, settings=SETTINGS) as server,
-    ):
-        rows, table_bytes = _prepare(server, options.events)
-        bench = Bench(server, Path(work), options.jobs)
-        figures = [figure for number in range(options.rounds) for figure in bench.round(number)]
-        facts = {
-            "time": datetime.now(UTC).isoformat(),
-            "machine": platform.platform(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-            "postgresql": server.version,
-            "events": rows,
-            "table_bytes": table_bytes,
-            "jobs": options.jobs,
-        }
-    median = {what: _median([figure for figure in figures if figure.what == what]) for what in _names(figures)}
-    ratios = {f"{ours} / {theirs}": median[ours].seconds / median[theirs].seconds for _, ours, theirs in RATIOS}
-    report = {"facts": facts, "figures": [asdict(figure) for figure in figures], "ratios": ratios}
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
-    _print(rows, median, options.output)
 
 
 class Bench:
@@ -96,136 +73,153 @@ class Bench:
     def __init__(self, server: EmbeddedPostgres, work: Path, jobs: int) -> None:
         self.server, self.work, self.jobs = server, work, jobs
         self.source = server.dsn("source")
+        self.figures: list[Figure] = []
 
-    def round(self, number: int) -> list[Figure]:
-        dump, archive, target = self.work / "dump", self.work / "archive", self.server.dsn("target")
-        pg, dsn = self.server.bindir, self.source
-        columns = ", ".join(f'"{column}"' for column in (*KEY_COLUMNS, *OTHER_COLUMNS))
-        order = ", ".join(
-            f'"{column}"' + (' COLLATE "C"' if column.endswith(("_id", "_type")) else "") for column in KEY_COLUMNS
-        )
-        copy = f"COPY (SELECT {columns} FROM {TABLE} ORDER BY {order}) TO STDOUT"
-        zbackup = (sys.executable, "-m", "zbackup")
-        at, jobs = ("--archive", str(archive)), ("--jobs", str(self.jobs))
-        figures: list[Figure] = []
-
-        def measure(what: str, *command: object, stored: Path | None = None) -> None:
-            print(f"round {number + 1}: {what}", file=sys.stderr, flush=True)
-            figures.append(_measured(what, number, [str(word) for word in command], stored))
-
-        measure("ordered COPY", pg / "psql", "-XqAt", "-d", dsn, "-c", copy)
-        measure("pg_dump -Fc -Z1", pg / "pg_dump", "-Fc", "-Z1", "-t", TABLE, "-f", dump, "-d", dsn, stored=dump)
-        _run([*zbackup, "init", *at])
-        backup = ("backup", *at, "--source", dsn, "--no-capture", *jobs)
-        measure("zbackup backup", *zbackup, *backup, stored=archive)
-        measure("pg_restore to /dev/null", pg / "pg_restore", "-f", os.devnull, dump)
-        measure("zbackup verify", *zbackup, "verify", *at, *jobs)
-        measure("zbackup verify --full", *zbackup, "verify", *at, "--full", *jobs)
-        self._new_database("target")
-        with psycopg.connect(target) as connection:
+    def events(self, number: int) -> None:
+        """Measure the events table alone."""
+        dump, archive, target = self.work / "dump", self.work / "archive", "target"
+        at, jobs = ("--archive", archive), ("--jobs", self.jobs)
+        backup = ("backup", "--source", self.source, "--no-capture", *jobs)
+        restore = ("restore", "--events-only", *at, "--target", self.server.dsn(target), *jobs)
+        self.measure("ordered COPY, same slices", number, *self._copies())
+        self.measure("pg_dump -Fc -Z1", number, self._pg_dump(dump, "-t", TABLE), stored=dump)
+        run(*ZBACKUP, "init", *at)
+        self.measure("zbackup backup", number, (*ZBACKUP, *backup, *at), stored=archive)
+        self._to_s3(number, backup)
+        self.measure("zbackup verify", number, (*ZBACKUP, "verify", *at, *jobs))
+        self.measure("zbackup verify --full", number, (*ZBACKUP, "verify", *at, "--full", *jobs))
+        self.measure("pg_restore to /dev/null", number, (self.server.bindir / "pg_restore", "-f", os.devnull, dump))
+        new_database(self.server, target)
+        with psycopg.connect(self.server.dsn(target)) as connection:
             connection.execute("CREATE SCHEMA eventstore")
-        measure("pg_restore -j2", pg / "pg_restore", "-j2", "-d", target, dump)
-        self._new_database("target")
-        measure("zbackup restore", *zbackup, "restore", "--events-only", *at, "--target", target, *jobs)
+        self.measure("pg_restore -j2", number, self._pg_restore(target, dump))
+        new_database(self.server, target)
+        self.measure("zbackup restore", number, (*ZBACKUP, *restore))
+        new_database(self.server, target)
+        self.measure("zbackup restore --at the middle", number, (*ZBACKUP, *restore, "--at", self._middle()))
         dump.unlink()
         shutil.rmtree(archive)
-        return figures
 
-    def _new_database(self, name: str) -> None:
-        _new_database(self.server, name)
+    def whole(self, number: int) -> None:
+        """Measure the whole database."""
+        dump, archive, target = self.work / "dump", self.work / "archive", "target"
+        at, jobs = ("--archive", archive), ("--jobs", self.jobs)
+        self.measure("pg_dump, whole", number, self._pg_dump(dump), stored=dump)
+        run(*ZBACKUP, "init", *at)
+        backup = (*ZBACKUP, "backup", *at, "--source", self.source, *jobs)
+        self.measure("zbackup backup, whole", number, backup, stored=archive)
+        new_database(self.server, target)
+        self.measure("pg_restore -j2, whole", number, self._pg_restore(target, dump))
+        new_database(self.server, target)
+        restore = (*ZBACKUP, "restore", *at, "--target", self.server.dsn(target), *jobs)
+        self.measure("zbackup restore, whole", number, restore)
+        dump.unlink()
+        shutil.rmtree(archive)
 
+    def measure(self, what: str, number: int, *commands: tuple[object, ...], stored: Path | None = None) -> None:
+        self.figures.append(measured(what, number, *commands, stored=stored))
 
-def _prepare(server: EmbeddedPostgres, events: int) -> tuple[int, int]:
-    """Fill the source database, and read the table once so that it is as warm for the first as for the last."""
-    print(f"generating {events:,} events", file=sys.stderr, flush=True)
-    _new_database(server, "source")
-    end = datetime.now(UTC) - timedelta(hours=1)
-    with psycopg.connect(server.dsn("source")) as connection:
-        create_schema(connection, indexes=False, state=False)
-        fill(connection, events=events, start=end - timedelta(days=90), end=end)
-        create_indexes(connection)
-    with psycopg.connect(server.dsn("source"), autocommit=True) as connection:
-        connection.execute(f"VACUUM (FREEZE, ANALYZE) {TABLE}".encode())
-        connection.execute("CHECKPOINT")
-        count = connection.execute(
-            f"SELECT count(*), pg_table_size('{TABLE}') FROM {TABLE} e WHERE e::TEXT <> ''".encode()
-        ).fetchone()
-    assert count is not None
-    return count[0], count[1]
-
-
-def _new_database(server: EmbeddedPostgres, name: str) -> None:
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
-        connection.execute(SQL("CREATE DATABASE {} TEMPLATE template0").format(Identifier(name)))
-        connection.execute("CHECKPOINT")
-
-
-def _measured(what: str, number: int, command: list[str], stored: Path | None) -> Figure:
-    with tempfile.TemporaryFile() as errors:
-        began = time.perf_counter()
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - began
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode != 0:
-            errors.seek(0)
-            sys.exit(f"{what} failed: {errors.read().decode()}")
-    # Linux counts ru_maxrss in KiB, and a child's begins with that of the process it was forked from.
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    size = _size(stored) if stored else 0
-    return Figure(what, number, seconds, usage.ru_utime + usage.ru_stime, peak, size)
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command[:4])} failed: {done.stderr}")
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file())
-
-
-def _names(figures: list[Figure]) -> list[str]:
-    return list(dict.fromkeys(figure.what for figure in figures))
-
-
-def _median(figures: list[Figure]) -> Figure:
-    return Figure(
-        figures[0].what,
-        -1,
-        statistics.median(figure.seconds for figure in figures),
-        statistics.median(figure.cpu_seconds for figure in figures),
-        max(figure.peak_rss_bytes for figure in figures),
-        figures[0].stored_bytes,
-    )
-
-
-def _print(rows: int, median: dict[str, Figure], output: Path) -> None:
-    print(f"{rows:,} events; medians of seconds, greatest peak of memory\n")
-    print(f"{'':26}{'seconds':>9}{'events/s':>11}{'client CPU s':>14}{'peak MiB':>10}{'stored MiB':>12}")
-    for figure in median.values():
-        stored = f"{figure.stored_bytes / 2**20:.1f}" if figure.stored_bytes else ""
-        print(
-            f"{figure.what:26}{figure.seconds:9.1f}{rows / figure.seconds:11,.0f}{figure.cpu_seconds:14.1f}"
-            f"{figure.peak_rss_bytes / 2**20:10.0f}{stored:>12}"
+    def _copies(self) -> list[tuple[object, ...]]:
+        """Return one psql for each job; they read the slices of a backup in its order, and drop them."""
+        settings = sql.SQL("; ").join(
+            sql.SQL("SET {} = {}").format(sql.Identifier(name), sql.Literal(value))
+            for name, value in ALONG_INDEX.items()
         )
-    print()
-    for kind, ours, theirs in RATIOS:
-        print(f"{kind:8} {ours} takes {median[ours].seconds / median[theirs].seconds:.2f} x {theirs}")
-    print("\nPeaks are not below that of this script, some 40 MiB: Linux hands it on to children.")
-    print(f"All figures: {output}")
+        with closing(connect(self.source)) as connection:
+            events = find_events_table(connection).table
+            ranges, _ = cut(connection, events, BEGINNING, END, CHUNK_BYTES, self.jobs)
+            copies = [
+                sql.SQL("COPY ({}) TO STDOUT").format(select_rows(events, *part)).as_string(connection)
+                for part in ranges
+            ]
+            first = settings.as_string(connection)
+        psql = (self.server.bindir / "psql", "-XqAt", "-d", self.source, "-c", first)
+        return [
+            (*psql, *(word for copy in copies[job :: self.jobs] for word in ("-c", copy))) for job in range(self.jobs)
+        ]
+
+    def _to_s3(self, number: int, backup: tuple[object, ...]) -> None:
+        folder = self.work / "s3"
+        (folder / "bucket").mkdir(parents=True)
+        with rclone(folder) as endpoint:
+            os.environ |= {
+                "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_ENDPOINT_URL": endpoint,
+                "AWS_REGION": "us-east-1",
+            }  # fmt: skip
+            at = ("--archive", "s3://bucket/archive")
+            run(*ZBACKUP, "init", *at)
+            self.measure("zbackup backup to S3", number, (*ZBACKUP, *backup, *at))
+        shutil.rmtree(folder)
+
+    def _middle(self) -> str:
+        with psycopg.connect(self.source) as connection:
+            row = connection.execute(
+                f"SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY created_at) FROM {TABLE}".encode()
+            ).fetchone()
+        assert row is not None
+        return row[0].isoformat()
+
+    def _pg_dump(self, dump: Path, *words: object) -> tuple[object, ...]:
+        return self.server.bindir / "pg_dump", "-Fc", "-Z1", *words, "-f", dump, "-d", self.source
+
+    def _pg_restore(self, target: str, dump: Path) -> tuple[object, ...]:
+        return self.server.bindir / "pg_restore", "-j2", "-d", self.server.dsn(target), dump
+
+
+def main() -> None:
+    if sys.argv[1:2] and (other := OTHERS.get(sys.argv[1])):
+        sys.exit(other(sys.argv[2:]))
+    options = _options()
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    sizes = [events for events in (*options.curve, options.events) if events]
+    with (
+        tempfile.TemporaryDirectory(prefix="zbackup-bench-", dir=options.work) as work,
+        EmbeddedPostgres(version=options.version, settings=SETTINGS) as server,
+    ):
+        facts: dict[str, object] = {}
+        bench = Bench(server, Path(work), options.jobs)
+        curves: dict[str, list[tuple[int, float]]] = {}
+        for events in sizes:
+            last = events == options.events
+            facts = machine(server) | {"jobs": options.jobs} | prepare(server, events, whole=last)
+            bench = Bench(server, Path(work), options.jobs)
+            for number in range(options.rounds if last else 1):
+                bench.events(number)
+            for number in range(options.rounds if last else 0):
+                bench.whole(number)
+            for what, figures in by_name(bench.figures).items():
+                curves.setdefault(what, []).append((events, min(figure.seconds for figure in figures)))
+    groups = by_name(bench.figures)
+    compared = {(ours, theirs): (ratios(groups, ours, theirs), goal) for ours, theirs, goal in RATIOS}
+    report = {
+        "facts": facts,
+        "figures": plain(bench.figures),
+        "ratios": {f"{ours} / {theirs}": found for (ours, theirs), (found, _) in compared.items()},
+        "curves": curves,
+    }
+    options.output.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(facts))
+    print(table(groups, options.events))
+    print(f"\n{'':68}{'min':>6}{'median':>8}{'max':>6}{'goal':>6}")
+    for (ours, theirs), ((least, median, most), goal) in compared.items():
+        print(f"{ours + ' / ' + theirs:68}{least:6.2f}{median:8.2f}{most:6.2f}{goal or '':>6}")
+    size = groups["zbackup backup"][0].stored_bytes / groups["pg_dump -Fc -Z1"][0].stored_bytes
+    print(f"{'bytes stored, zbackup backup / pg_dump -Fc -Z1':68}{'':6}{size:8.2f}{'':6}{0.8:>6}")
+    if options.picture:
+        options.picture.write_text(chart("Seconds for so many events", [Curve(*item) for item in curves.items()]))
+    print(options.output)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, prog="scripts/bench")
     parser.add_argument("--events", type=int, default=2_000_000)
+    parser.add_argument("--curve", type=int, nargs="*", default=[], help="smaller numbers of events, one round each")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=2, help="of zbackup")
+    parser.add_argument("--jobs", type=int, default=2, help="of zbackup, and of the COPY beside it")
     parser.add_argument("--version", type=int, help="major version of PostgreSQL")
     parser.add_argument("--work", type=Path, help="folder for dump and archive, default: the temporary one")
     parser.add_argument("--output", type=Path, default=Path(".bench/bench.json"), help="where the JSON goes")
+    parser.add_argument("--picture", type=Path, help="where an SVG of the curve goes")
     return parser.parse_args()
 
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import ChunkWriter, Header, event_frames, inspect_frame
 from zbackup.archive.log import totals
 from zbackup.archive.manifest import (
     FORMAT,
     Amendment,
+    Ancestry,
     ArchiveRecord,
     CaptureRef,
     ChunkRef,
@@ -57,6 +59,7 @@ class Maker:
     generation: str = "00000001"
     chunk_rows: int = 1000
     frame_bytes: int = 4 << 20
+    writer: type[ChunkWriter] = ChunkWriter
     number: int = 0
     _parts: int = 0
     last: BackupName | None = None
@@ -104,9 +107,16 @@ class Maker:
             table=self.table,
             amendments=self.amendments,
             capture=capture,
+            ancestry=self._ancestry(parent),
         )
         self.last = self.archive.commit(manifest)
         return manifest
+
+    def _ancestry(self, parent: BackupName | None) -> Ancestry:
+        before = self.archive.manifest(parent) if parent else None
+        return ancestry_of(
+            self.number, parent, before.ancestry if before else None, captured=before is not None and before.captured
+        )
 
     def chunks(self, backup: str, name: str, rows: Sequence[bytes], lo: datetime, hi: datetime) -> list[ChunkRef]:
         """Store rows as chunks of about `chunk_rows` that tile a range; none when there are no rows."""
@@ -123,7 +133,7 @@ class Maker:
         ]
 
     def _chunk(self, name: ChunkName, rows: list[bytes], lo: datetime, hi: datetime) -> ChunkRef:
-        writer = ChunkWriter(Header(FORMAT, "eventstore.events2", COLUMN_ORDER, "test"))
+        writer = self.writer(Header(FORMAT, "eventstore.events2", COLUMN_ORDER, "test"))
         last: Cursor | None = None
         positions = [cursor_of(row).position for row in rows]
         for frame in event_frames(rows, self.frame_bytes):
@@ -181,6 +191,13 @@ def manifest_of(
         stored_bytes=0,
         counters=None,
     )
+
+
+def continued(parent: Manifest, entry: BackupName) -> Manifest:
+    """Return what a backup would say that adds nothing to another one; it still needs an id of its own."""
+    number = parent.number + 1
+    ancestry = ancestry_of(number, entry, parent.ancestry, captured=parent.captured)
+    return replace(parent, number=number, parent=str(entry), kind="incremental", ancestry=ancestry)
 
 
 def in_order(rows: Iterable[bytes]) -> list[bytes]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.archived import STARTED
+from tests.archived import STARTED, continued
 from tests.fix_archive import execute, newest, options
 from tests.fix_postgres import VERSIONS
 from tests.fix_zitadel import PROJECTIONS, add_user, found
@@ -94,15 +94,9 @@ def built(servers: Callable[[int], EmbeddedPostgres], tmp_path_factory: pytest.T
     made = newest(archive)
     log = made.log.chunks
     index = archive.put_index(made.backup, log[:2])
-    archive.commit(
-        replace(
-            made,
-            backup=made.backup[:-8] + "0000abcd",
-            number=made.number + 1,
-            parent=str(archive.catalog().head()),
-            log=Log((index,), log[2:]),
-        )
-    )
+    head = archive.catalog().head()
+    assert head is not None
+    archive.commit(replace(continued(made, head), backup=made.backup[:-8] + "0000abcd", log=Log((index,), log[2:])))
     assert len(log) > 4, len(log)
     assert made.tail
     assert made.amendments

@@ -39,8 +39,8 @@ class StoreWrapper:
     def stat(self, name: str) -> Stat | None:
         return self.store.stat(name)
 
-    def list(self, prefix: str) -> Iterator[Stat]:
-        return self.store.list(prefix)
+    def list(self, prefix: str, *, fold: bool = False) -> Iterator[Stat]:
+        return self.store.list(prefix, fold=fold)
 
     def delete(self, name: str) -> None:
         self.store.delete(name)
@@ -83,8 +83,13 @@ class LaggingList(StoreWrapper):
     def thaw(self) -> None:
         self.known = None
 
-    def list(self, prefix: str) -> Iterator[Stat]:
-        return (found for found in self.store.list(prefix) if self.known is None or found.name in self.known)
+    def list(self, prefix: str, *, fold: bool = False) -> Iterator[Stat]:
+        return (found for found in self.store.list(prefix, fold=fold) if self._shows(found.name))
+
+    def _shows(self, name: str) -> bool:
+        if self.known is None:
+            return True
+        return any(known.startswith(name) for known in self.known) if name.endswith("/") else name in self.known
 
 
 class WrongRead(StoreWrapper, ABC):

@@ -82,8 +82,8 @@ class Gated(StoreWrapper):
     def stat(self, name: str) -> Stat | None:
         return self._pass(f"stat {name}", lambda: self.store.stat(name))
 
-    def list(self, prefix: str) -> Iterator[Stat]:
-        return iter(self._pass(f"list {prefix}", lambda: [*self.store.list(prefix)]))
+    def list(self, prefix: str, *, fold: bool = False) -> Iterator[Stat]:
+        return iter(self._pass(f"list {prefix}", lambda: [*self.store.list(prefix, fold=fold)]))
 
     def delete(self, name: str) -> None:
         self._pass(f"delete {name}", lambda: self.store.delete(name))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psycopg
 
+from tests.archived import continued
 from tests.fix_archive import Rows, options, restored, source_rows
 from tests.fix_store import BUCKET, bare_client, make_bucket
 from tests.fix_vices import Meeting
@@ -217,7 +218,7 @@ class Races:
         self._push()
         result = backup(archive, self.source, options(jobs=1))
         catalog = archive.catalog()
-        line = catalog.line(catalog.find(result.backup))
+        line = tuple(catalog.line(catalog.find(result.backup)))[::-1]
         beside = [entry for entry in entries if entry not in line and entry.number >= newest[0].number - 1]
         told = " ".join(warning for warning in result.warnings if warning.startswith("runs raced: continuing"))
         assert line[-2] in newest
@@ -257,4 +258,4 @@ def races(place: Place, new_database: Callable[[], str], seed: int) -> Generator
 
 def _continued(parent: Manifest, entry: BackupName, random: random.Random) -> Manifest:
     backup_id = f"{parent.backup[:-8]}{random.getrandbits(32):08x}"
-    return replace(parent, backup=backup_id, number=parent.number + 1, parent=str(entry), kind="incremental")
+    return replace(continued(parent, entry), backup=backup_id)

@@ -129,6 +129,19 @@ class StoreContract:
         assert found.modified is not None
         assert before <= found.modified <= store.clock() + timedelta(seconds=1)
 
+    def test_a_listing_folds(self, store: Store) -> None:
+        """
+        Folded, a listing tells what lies directly in a folder: objects with their sizes, and folders once.
+        """
+        for name in ("m/1", "m/a/1", "m/a/b/2", "m/ab", "m/b/3", "ma/4"):
+            put(store, name, name.encode())
+
+        assert [Stat("m/", 0), Stat("ma/", 0)] == list(store.list("", fold=True))
+        assert [Stat("m/1", 3), Stat("m/a/", 0), Stat("m/ab", 4), Stat("m/b/", 0)] == list(store.list("m/", fold=True))
+        assert [Stat("m/a/", 0), Stat("m/ab", 4)] == list(store.list("m/a", fold=True))
+        assert [Stat("m/a/1", 5), Stat("m/a/b/", 0)] == list(store.list("m/a/", fold=True))
+        assert [] == list(store.list("q/", fold=True))
+
     def test_delete(self, store: Store) -> None:
         """
         A deleted object is gone; deleting what is not there succeeds.

@@ -28,12 +28,13 @@ from zbackup.audit import Audit, reasons_for
 from zbackup.capture import CaptureOptions, capture
 from zbackup.commit import commit
 from zbackup.compact import compact
-from zbackup.continuity import Continuity, check_newest_frame, choose_parent, equal_chunks
+from zbackup.continuity import Continuity, check_newest_frame, choose_parent, descent, equal_chunks
 from zbackup.counting import mark
 from zbackup.database.connection import Connection, same_server, shown
 from zbackup.database.export import counters, cut
 from zbackup.database.horizon import Horizon, refuse_subscriber, settle
 from zbackup.database.identity import read_identity
+from zbackup.database.pace import Pace
 from zbackup.database.shape import events_files, find_events_table, zitadel_version
 from zbackup.database.snapshot import Snapshot, Workers
 from zbackup.errors import Damaged, ObjectMissing, SourceError, SourceRefused
@@ -47,6 +48,10 @@ from zbackup.source import Counters, EventTable, HorizonRecord
 @dataclass(frozen=True, slots=True)
 class BackupOptions:
     jobs: int = 2
+    rate_limit: int | None = None
+    """raw bytes a second that all workers read together"""
+    low_impact: bool = False
+    """short statements with rests between them; to go with one job"""
     capture: bool = True
     auth_requests: bool = False
     """capture logins under way, too"""
@@ -110,16 +115,17 @@ class Attempt:
         self.table, self.files = found.table, found.files
         self.source = read_identity(self.control).source(zitadel_version(self.control))
         self.watch = Watch(self.archive)
-        catalog = self.archive.catalog()
-        self.number = catalog.next_number()
-        self.continuity = choose_parent(self.archive, catalog.without(self.watch.absent), self.source)
+        self.catalog = self.archive.catalog()
+        self.number = self.catalog.next_number()
+        self.continuity = choose_parent(self.archive, self.catalog.without(self.watch.absent), self.source)
         # Before the horizon and the snapshot: what the counters hold by now is seen in the snapshot.
         self.counters = self._read_counters(found.oid)
         self.horizon = self._settle(found.oid)
         self.report(Step("snapshot"))
+        pace = Pace(self.options.rate_limit, low_impact=self.options.low_impact)
         with (
             Snapshot(self.dsn) as self.snapshot,
-            Workers(self.dsn, self.snapshot, self.options.jobs, self.options.lock_timeout) as self.workers,
+            Workers(self.dsn, self.snapshot, self.options.jobs, self.options.lock_timeout, pace) as self.workers,
             ThreadPoolExecutor(self.options.jobs) as self.pool,
         ):
             if not same_server(self.control, self.snapshot.catalog):
@@ -226,6 +232,7 @@ class Attempt:
             ),
             capture=captured,
             warnings=tuple(self.warnings),
+            ancestry=descent(self.continuity, self.catalog),
         )
         return commit(self.archive, manifest, self.watch, spool=self.options.spool, report=self.report)
 
@@ -259,13 +266,9 @@ class Attempt:
         held = {(part.lo, part.hi): chunks[part.lo, part.hi] for part in slices if (part.lo, part.hi) in chunks}
         if held:
             self._warn(f"a run before this one did not commit; {len(held)} of its slices are taken over")
-        read = seal(
-            replace(self.sink, expected_rows=self.expected_rows),
-            self.workers,
-            self.pool,
-            self.table,
-            [part for part in slices if (part.lo, part.hi) not in held],
-        )
+        sink = replace(self.sink, expected_rows=self.expected_rows)
+        wanted = [part for part in slices if (part.lo, part.hi) not in held]
+        read = seal(sink, self.workers, self.pool, self.table, wanted)
         return sorted([*read, *(chunk for found in held.values() for chunk in found)], key=lambda chunk: chunk.lo)
 
     def _tail(self) -> list[ChunkRef]:

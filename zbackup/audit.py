@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import IO
 
 from zbackup.archive.archive import Archive
@@ -23,7 +24,8 @@ from zbackup.archive.manifest import Amendment, ChunkRef, Counted
 from zbackup.archive.sink import Sink
 from zbackup.archive.spool import Spool
 from zbackup.counting import counted_at, mark
-from zbackup.database.export import count, digest_of, read_rows
+from zbackup.database.export import count, digest_of
+from zbackup.database.portions import read_range
 from zbackup.database.snapshot import Workers
 from zbackup.merge import Change, merge
 from zbackup.progress import Step
@@ -66,25 +68,20 @@ class Audit:
 
     def run(self, reasons: Reasons, budget: timedelta) -> None:
         """Do what the reasons ask for; afterwards `edit`, `amendments` and `counted` tell the result."""
-        ranges = self._ranges()
-        if not ranges:
-            return
         if reasons.rows or reasons.counts:
             self.sink.report(Step("audit", reasons.rows or reasons.counts))
-        if reasons.rows:
-            differing = self._differing(ranges, self._rows_differ)
-        elif reasons.counts:
-            differing = self._differing(ranges, self._count_differs)
+            differs = self._rows_differ if reasons.rows else self._count_differs
+            differing = self._differing(list(self._newest())[::-1], differs)
         else:
-            differing = self._routine(ranges, reasons, budget)
+            differing = self._routine(reasons, budget)
         for number, chunk in enumerate(differing):
             self._amend(number, chunk)
 
-    def _ranges(self) -> list[_Range]:
-        ranges = [_Range(chunk.lo, chunk.hi, chunk.rows, chunk) for chunk in self.edit.chunks()]
+    def _newest(self) -> Iterator[_Range]:
+        """Yield the ranges, the newest first; an index of the log is read when it is come to."""
         if self.edit.end() < self.horizon:
-            ranges.append(_Range(self.edit.end(), self.horizon, 0, None))
-        return ranges
+            yield _Range(self.edit.end(), self.horizon, 0, None)
+        yield from map(_range_of, self.edit.newest())
 
     def _differing(self, ranges: list[_Range], differs: Callable[[_Range], bool]) -> list[_Range]:
         found = [part for part, wrong in zip(ranges, self.pool.map(differs, ranges), strict=True) if wrong]
@@ -92,17 +89,35 @@ class Audit:
             self.counted = mark(self.counted, part.lo, part.hi, self.snapshot)
         return found
 
-    def _routine(self, ranges: list[_Range], reasons: Reasons, budget: timedelta) -> list[_Range]:
+    def _routine(self, reasons: Reasons, budget: timedelta) -> list[_Range]:
         since = min(self.horizon, self.snapshot) - LAST_DAYS
-        young = [part for number, part in enumerate(ranges) if number >= len(ranges) - 2 or part.hi > since]
-        found = self._differing(young, self._count_differs)
-        older = ranges[: len(ranges) - len(young)]
-        in_turn = sorted(older, key=lambda part: (counted_at(self.counted, part.lo, part.hi), -part.lo.timestamp()))
+        newest = self._newest()
+        young: list[_Range] = []
+        for part in newest:
+            if len(young) >= 2 and part.hi <= since:
+                newest = chain((part,), newest)
+                break
+            young.append(part)
+        found = self._differing(young[::-1], self._count_differs)
         if reasons.surplus:
-            found += self._within(reversed(older), budget / 2)
+            found += self._within(newest, budget / 2)
             budget /= 2
-        left = (part for part in in_turn if counted_at(self.counted, part.lo, part.hi) < self.snapshot)
-        return found + self._within(left, budget)
+        return found + self._within(self._in_turn(), budget)
+
+    def _in_turn(self) -> Iterator[_Range]:
+        """
+        Yield the ranges that were not counted yet in this run, those of longest ago first.
+
+        An index goes as a whole, by what in it was counted longest ago, so that one is read where all would be.
+        """
+
+        def turn(lo: datetime, hi: datetime) -> tuple[datetime, timedelta]:
+            return counted_at(self.counted, lo, hi), self.horizon - lo
+
+        for _, _, held in sorted(self.edit.parts(), key=lambda part: turn(*part[:2])):
+            for part in sorted(map(_range_of, held()), key=lambda part: turn(part.lo, part.hi)):
+                if counted_at(self.counted, part.lo, part.hi) < self.snapshot:
+                    yield part
 
     def _within(self, ranges: Iterator[_Range], budget: timedelta) -> list[_Range]:
         end = time.monotonic() + budget.total_seconds()
@@ -120,18 +135,14 @@ class Audit:
             return count(connection, self.table, part.lo, part.hi) != part.rows
 
     def _rows_differ(self, part: _Range) -> bool:
-        with self.workers.borrow() as worker, worker.transaction() as connection:
-            digest, rows = digest_of(connection, self.table, part.lo, part.hi)
+        with self.workers.borrow() as worker:
+            digest, rows = digest_of(read_range(worker, self.table, part.lo, part.hi))
         return rows != part.rows or (part.chunk is not None and digest != part.chunk.raw_sha256)
 
     def _amend(self, number: int, part: _Range) -> None:
-        with (
-            self.workers.borrow() as worker,
-            worker.transaction() as connection,
-            Spool(self.sink.spool) as added,
-        ):
+        with self.workers.borrow() as worker, Spool(self.sink.spool) as added:
             tally: Counter[Change] = Counter()
-            rows = self._merged(part, read_rows(connection, self.table, part.lo, part.hi), tally, added)
+            rows = self._merged(part, read_range(worker, self.table, part.lo, part.hi), tally, added)
             chunks = self.sink.write(f"amend{number:04d}", rows, part.lo, part.hi)
             added.seek(0)
             late = self.sink.write(f"added{number:04d}", added, part.lo, part.hi)
@@ -175,6 +186,10 @@ class _Range:
     hi: datetime
     rows: int
     chunk: ChunkRef | None
+
+
+def _range_of(chunk: ChunkRef) -> _Range:
+    return _Range(chunk.lo, chunk.hi, chunk.rows, chunk)
 
 
 def reasons_for(

@@ -108,11 +108,7 @@ def backup(
 
 def _raced(archive: Archive, manifest: Manifest) -> tuple[str, ...]:
     """Look whether another run committed at the same time."""
-    others = [
-        entry.backup
-        for entry in archive.catalog().entries
-        if entry.number >= manifest.number and entry.backup != manifest.backup
-    ]
+    others = [entry.backup for entry in archive.catalog().since(manifest.number) if entry.backup != manifest.backup]
     if not others:
         return ()
     return (

@@ -121,7 +121,8 @@ class _Run:
         wanted = self._wanted(listed)
         self.report(Step("capture", f"{len(wanted)} tables"))
         # Early: pg_dump holds locks on all tables for its second, and the events are read by now.
-        schema = self._schema(listed)
+        with self.workers.pace.statement():
+            schema = self._schema(listed)
         read = self._read(wanted)
         for name in sorted(rewritten(self.control, wanted) & read.keys()):
             del read[name]
@@ -203,17 +204,17 @@ class _Run:
     def _table(self, lock_timeout: timedelta | None, table: Listed) -> CapturedTable | CannotRead:
         try:
             with self.workers.borrow() as worker:
-                return self.sink.write(
-                    table.schema,
-                    table.name,
-                    table.columns,
-                    read_table(worker, table, lock_timeout=lock_timeout),
-                    by_row=known.stored_by_row(table.schema, table.name),
-                )
+                rows = read_table(worker, table, lock_timeout=lock_timeout)
+                by_row = known.stored_by_row(table.schema, table.name)
+                try:
+                    return self.sink.write(table.schema, table.name, table.columns, rows, by_row=by_row)
+                except NotSupported as error:  # a row that is too long
+                    # To its end: who stopped in the middle would end the session that others borrow next.
+                    for row in rows:
+                        del row
+                    return CannotRead(error.message)
         except CannotRead as reason:
             return reason
-        except NotSupported as error:  # a row that is too long
-            return CannotRead(error.message)
 
     def _miss(self, name: str, why: str) -> None:
         """Note a table that should be there and is not; `_warn_missed` tells."""

@@ -144,7 +144,7 @@ class SourceChecks:
         self.role = look.read_role(connection, self.found.oid)
         table = self.found.table
         name = f"{table.schema}.{table.name}"
-        if not any(index.definition.startswith("btree (created_at") for index in table.indexes):
+        if not table.indexed_by_time:
             return warn(
                 "events",
                 f"{name} has no index that begins with created_at: every increment reads the whole table",

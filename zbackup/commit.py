@@ -7,6 +7,7 @@ from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
 from zbackup.archive.log import totals_of
 from zbackup.archive.manifest import Manifest
@@ -47,6 +48,7 @@ def _again(
         manifest,
         backup=_another(manifest.backup),
         number=manifest.number + 1,
+        ancestry=ancestry_of(manifest.number + 1, entry, manifest.ancestry, captured=manifest.captured),
         kind="incremental",
         parent=str(entry),
         new=totals_of(()),

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 from zbackup.archive.log import LogEdit
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.names import COMPACTED
 from zbackup.archive.sink import Sink
-from zbackup.database.connection import Connection
-from zbackup.database.export import read_rows
-from zbackup.database.snapshot import Workers
+from zbackup.database.portions import read_range
+from zbackup.database.snapshot import Holder, Worker, Workers
 from zbackup.progress import Step
 from zbackup.source import EventTable
 
@@ -31,13 +30,15 @@ SMALLEST_BYTES = 16 << 10
 
 def compact(edit: LogEdit, sink: Sink, workers: Workers, table: EventTable) -> ChunkRef | None:
     """Merge the newest chunks of a log where that is due; return one whose rows are not the source's any more."""
-    small = due(tuple(edit.chunks()), sink.chunk_bytes)
+    limit = sink.chunk_bytes // FACTOR
+    newest = takewhile(lambda chunk: chunk.raw_bytes < limit, edit.newest())
+    small = due(tuple(newest)[::-1], sink.chunk_bytes)
     if not small:
         return None
     sink.report(Step("compact", f"{len(small)} chunks up to {small[-1].hi}"))
     try:
-        with workers.borrow() as worker, worker.transaction() as connection:
-            draft = sink.read(COMPACTED, _proven(connection, table, small), small[0].lo, small[-1].hi)
+        with workers.borrow() as worker:
+            draft = sink.read(COMPACTED, _proven(worker, table, small), small[0].lo, small[-1].hi)
     except _Differs as found:
         return found.chunk
     edit.replace(small[0], draft.store())
@@ -48,7 +49,7 @@ def compact(edit: LogEdit, sink: Sink, workers: Workers, table: EventTable) -> C
 
 def due(chunks: Sequence[ChunkRef], chunk_bytes: int) -> tuple[ChunkRef, ...]:
     """
-    Choose from a log's chunks those to merge, at most `chunk_bytes` of rows.
+    Choose from the chunks at a log's end those to merge, at most `chunk_bytes` of rows.
 
     They are `FACTOR` or more of a class, and what is smaller behind them; of several classes the greatest.
     """
@@ -75,11 +76,11 @@ class _Differs(Exception):
         self.chunk = chunk
 
 
-def _proven(connection: Connection, table: EventTable, chunks: Sequence[ChunkRef]) -> Iterator[bytes]:
+def _proven(worker: Worker | Holder, table: EventTable, chunks: Sequence[ChunkRef]) -> Iterator[bytes]:
     """Yield the rows of consecutive chunks as the source has them. Raises _Differs where they are not the same."""
     for chunk in chunks:
         digest, rows = hashlib.sha256(), 0
-        for row in read_rows(connection, table, chunk.lo, chunk.hi):
+        for row in read_range(worker, table, chunk.lo, chunk.hi):
             digest.update(row)
             rows += 1
             yield row

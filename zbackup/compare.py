@@ -11,7 +11,9 @@ from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.database.connection import connect, source_errors
-from zbackup.database.export import digest_of, read_rows
+from zbackup.database.export import digest_of
+from zbackup.database.pace import Pace
+from zbackup.database.portions import read_range
 from zbackup.database.shape import find_events_table
 from zbackup.database.snapshot import Snapshot, Workers
 from zbackup.event import BEGINNING, cursor_of
@@ -32,7 +34,7 @@ class Difference:
 
 
 def compare(
-    archive: Archive, manifest: Manifest, source: str, *, jobs: int = 2, report: Report = silent
+    archive: Archive, manifest: Manifest, source: str, pace: Pace, *, jobs: int = 2, report: Report = silent
 ) -> Iterator[Difference]:
     """Yield the first differences of every range that differs."""
     report(Step("verify", "comparing with the source"))
@@ -45,24 +47,26 @@ def compare(
         if manifest.horizon.at is not None and end < manifest.horizon.at:
             ranges.append((end, manifest.horizon.at, None))
         total = sum(chunk.raw_bytes for chunk in chunks)
-        with Snapshot(source) as snapshot, Workers(source, snapshot, jobs, LOCK_TIMEOUT) as workers:
+        with Snapshot(source) as snapshot, Workers(source, snapshot, jobs, LOCK_TIMEOUT, pace) as workers:
 
             def differences(part: tuple[datetime, datetime, ChunkRef | None]) -> list[Difference]:
                 lo, hi, chunk = part
                 with workers.borrow() as worker:
-                    with worker.transaction() as connection:
-                        there = digest_of(connection, table, lo, hi)
+                    there = digest_of(read_range(worker, table, lo, hi))
                     report(Advance(there[1], chunk.raw_bytes if chunk else 0, total_bytes=total))
                     if there == ((chunk.raw_sha256, chunk.rows) if chunk else (there[0], 0)):
                         return []
-                    with worker.transaction() as connection:
-                        rows = list(_differences(archive, chunk, read_rows(connection, table, lo, hi)))
+                    rows = list(_differences(archive, chunk, read_range(worker, table, lo, hi)))
                 name = chunk.name if chunk else "(no chunk)"
                 return [Difference(name, text) for text in rows]
 
             with ThreadPoolExecutor(jobs) as pool:
-                for found in pool.map(differences, ranges):
-                    yield from found
+                try:
+                    for found in pool.map(differences, ranges):
+                        yield from found
+                except BaseException:
+                    workers.cancel()
+                    raise
 
 
 def _differences(archive: Archive, chunk: ChunkRef | None, there: Iterator[bytes]) -> Iterator[str]:

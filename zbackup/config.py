@@ -50,6 +50,9 @@ class Settings:
     def whole(self, name: str) -> int:
         return cast("int", self.all[name].value)
 
+    def size(self, name: str) -> int | None:
+        return cast("int | None", self.all[name].value)
+
     def switch(self, name: str) -> bool:
         return cast("bool", self.all[name].value)
 

@@ -14,13 +14,16 @@ from collections.abc import Collection, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import takewhile
 
+from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
-from zbackup.archive.catalog import Catalog
-from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.archive.catalog import Catalog, rank
+from zbackup.archive.manifest import Ancestry, ChunkRef, Manifest
 from zbackup.archive.names import BackupName
 from zbackup.database.connection import Connection
-from zbackup.database.export import digest_of, holds
+from zbackup.database.export import digest_of, holds, read_rows
+from zbackup.database.portions import read_range
 from zbackup.database.snapshot import Workers
 from zbackup.event import Cursor, parse_instant
 from zbackup.source import EventTable, Source
@@ -79,22 +82,34 @@ def choose_parent(archive: Archive, catalog: Catalog, source: Source) -> Continu
     return Continuity(entry, parent, True, tuple(others), compare, tuple(warnings))
 
 
+def descent(found: Continuity, catalog: Catalog) -> Ancestry:
+    """Return what the next backup tells of the line that it continues, or begins."""
+    number, entry, parent = catalog.next_number(), found.entry, found.parent
+    if entry is None or parent is None or not found.continues:
+        return ancestry_of(number, None)
+    line = 0 if parent.ancestry else sum(1 for _ in catalog.line(entry))
+    return ancestry_of(number, entry, parent.ancestry, captured=parent.captured, line=line)
+
+
 def _raced(catalog: Catalog, entry: BackupName, generations: Collection[str]) -> list[BackupName]:
     """
     Return backups that the run of an entry may not have seen when it chose which one to continue.
 
-    Numbers are shared by runs that raced, or that did not see each other. What is older was told of by then.
+    Numbers are shared by runs that raced, or that did not see each other. What is older was told of by then; one
+    that began more than a thousand backups ago `verify` and `list` show.
     """
-    line = catalog.line(entry)
-    last = line[-2:]
+    recent = [one for generation in generations for one in catalog.recent(generation)]
+    least = min(one.number for one in recent)
+    line = list(takewhile(lambda one: one.number >= least, catalog.line(entry)))
+    last = line[:2]
     numbers = {one.number for one in last}
-    return [
+    found = [
         other
-        for other in catalog.entries
-        if other not in line
-        and other.generation in generations
-        and (other.number in numbers or (other.generation == entry.generation and other.snapshot >= last[0].snapshot))
+        for other in recent
+        if (other.number in numbers or (other.generation == entry.generation and other.snapshot >= last[-1].snapshot))
+        and other not in line
     ]
+    return sorted(found, key=rank)
 
 
 def check_newest_frame(found: Continuity, archive: Archive, connection: Connection, table: EventTable) -> Continuity:
@@ -147,7 +162,8 @@ def _frame_equal(archive: Archive, parent: Manifest, connection: Connection, tab
     for piece in archive.frame(newest, frame):
         digest.update(piece)
         del piece
-    return digest_of(connection, table, parse_instant(frame.first), newest.hi) == (digest.hexdigest(), frame.rows)
+    rows = read_rows(connection, table, parse_instant(frame.first), newest.hi)
+    return digest_of(rows) == (digest.hexdigest(), frame.rows)
 
 
 def newest_chunk(archive: Archive, manifest: Manifest) -> ChunkRef | None:
@@ -164,8 +180,8 @@ def equal_chunks(
     """Return those chunks that end at or below an instant and whose rows are byte for byte those of this source."""
 
     def equal(chunk: ChunkRef) -> bool:
-        with workers.borrow() as worker, worker.transaction() as connection:
-            return digest_of(connection, table, chunk.lo, chunk.hi) == (chunk.raw_sha256, chunk.rows)
+        with workers.borrow() as worker:
+            return digest_of(read_range(worker, table, chunk.lo, chunk.hi)) == (chunk.raw_sha256, chunk.rows)
 
     candidates = [chunk for chunk in chunks if chunk.hi <= below]
     return [chunk for chunk, same in zip(candidates, pool.map(equal, candidates), strict=True) if same]

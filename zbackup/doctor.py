@@ -141,13 +141,12 @@ def _verdicts(found: Probes) -> Iterator[Check]:
 
 def _archive(store: Store) -> Check:
     archive = Archive.open(store)
-    catalog = archive.catalog()
-    head = catalog.head()
+    head = archive.catalog().head()
     if head is None:
         return ok("archive", f"{archive.record.archive}, no backup yet")
     return ok(
         "archive",
-        f"{archive.record.archive}, {len(catalog.entries)} backups, the newest of {head.snapshot:%Y-%m-%d %H:%M:%S}Z",
+        f"{archive.record.archive}, the newest backup is number {head.number}, of {head.snapshot:%Y-%m-%d %H:%M:%S}Z",
     )
 
 

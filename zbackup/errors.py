@@ -4,7 +4,7 @@ What can go wrong, one class per exit code.
     ZbackupError                      exit
       UsageError                      2    a flag, setting or value is wrong
       NotSupported                    3    what was found is known, and not handled
-      OutputLost                      4    all is done, and the result could not be written to stdout
+      OutputLost                      4    all is done, and the result could not be written to stdout or a file
       SourceError                     10   the source database
         SourceRefused                 11   ... is not fit to be backed up (shape, pooler, subscriber, rights)
       TargetError                    12   the target database

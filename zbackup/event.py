@@ -25,6 +25,9 @@ KEY_COLUMNS = (
 
 OTHER_COLUMNS = ("event_type", "revision", "creator", "owner", "payload")
 
+COLUMNS = KEY_COLUMNS + OTHER_COLUMNS
+"""of every archived row, in this order"""
+
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 """Before every event; the lower end of a log."""
 END = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
@@ -133,6 +136,8 @@ _ESCAPES = {
     ord("b"): 8, ord("f"): 12, ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("v"): 11,
 }  # fmt: skip
 
+_ESCAPED = {0x5C: "\\\\"} | {code: f"\\{chr(letter)}" for letter, code in _ESCAPES.items()}
+
 
 def unescape(field: bytes) -> bytes:
     """Undo COPY text escaping of one field that is not NULL. PostgreSQL writes no octal or hex sequences."""
@@ -149,3 +154,8 @@ def unescape(field: bytes) -> bytes:
             raise ValueError("field ends in a backslash")
         out.append(_ESCAPES.get(following, following))
     return bytes(out)
+
+
+def escape(text: str) -> bytes:
+    """Write a value as PostgreSQL's COPY text does, so that it can be compared with a field; it may be no UTF-8."""
+    return text.translate(_ESCAPED).encode(errors="surrogateescape")

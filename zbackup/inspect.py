@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice, takewhile
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
 from zbackup.archive.log import totals_of
 from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.archive.names import BackupName
-from zbackup.archive.needed import is_whole
 from zbackup.counting import oldest
 from zbackup.database.schema_text import SchemaCode
 from zbackup.errors import NotSupported, OutsideWindow, UsageError
@@ -71,6 +71,8 @@ class Listing:
     address: str
     backups: tuple[ListedBackup, ...]
     windows: tuple[Window, ...]
+    more: bool
+    """older backups are there that are not listed"""
     oldest_uncounted: datetime | None
     """beginning of the range that was compared with the source longest ago"""
     oldest_uncounted_since: datetime | None
@@ -92,22 +94,28 @@ class ShownSchema:
     """why a restore would not run it"""
 
 
-def listing(archive: Archive) -> Listing:
-    """Read every manifest and sum it up."""
+def listing(archive: Archive, limit: int | None = None) -> Listing:
+    """Read the manifests of the newest backups, or of all, and sum them up."""
     catalog = archive.catalog()
     heads = catalog.heads()
-    strays = {stray for head in heads for stray in catalog.strays(head)}
+    entries = list(islice(catalog.newest(), None if limit is None else limit + 1))
+    more = limit is not None and len(entries) > limit
+    entries = entries[:limit][::-1]
+    lines = {
+        entry for head in heads for entry in takewhile(lambda one: one.number >= entries[0].number, catalog.line(head))
+    }
     manifests = {entry: archive.manifest(entry) for entry in heads}
     backups = tuple(
-        _listed(manifests.get(entry) or archive.manifest(entry), head=entry in heads, stray=entry in strays)
-        for entry in catalog.entries
+        _listed(manifests.get(entry) or archive.manifest(entry), head=entry in heads, stray=entry not in lines)
+        for entry in entries
     )
     longest_ago = oldest(manifests[heads[0]].counted) if heads else None
     return Listing(
         archive=archive.record.archive,
         address=archive.store.address,
         backups=backups,
-        windows=tuple(window(archive, catalog, head, manifests[head]) for head in heads),
+        windows=tuple(window(archive, catalog, head, manifests[head], walk=not more) for head in heads),
+        more=more,
         oldest_uncounted=longest_ago.lo if longest_ago else None,
         oldest_uncounted_since=longest_ago.at if longest_ago else None,
     )
@@ -140,15 +148,16 @@ def shown_schema(archive: Archive, manifest: Manifest) -> ShownSchema:
         return ShownSchema(text, None, error.message)
 
 
-def window(archive: Archive, catalog: Catalog, head: BackupName, manifest: Manifest) -> Window:
-    """Return what can be restored of a head's line."""
+def window(archive: Archive, catalog: Catalog, head: BackupName, manifest: Manifest, *, walk: bool) -> Window:
+    """Return what can be restored of a head's line; its backups are counted, or taken from what the head tells."""
+    told = manifest.ancestry.length if manifest.ancestry and not walk else None
     first = next(archive.chunks(manifest.log), None) or next(iter(manifest.tail), None)
     return Window(
         generation=head.generation,
         first=parse_instant(first.first[0]) if first else None,
         final=manifest.horizon.at,
         last=manifest.snapshot,
-        backups=len(catalog.line(head)),
+        backups=told or sum(1 for _ in catalog.line(head)),
         newest=head == catalog.head(),
         source=manifest.source,
     )
@@ -170,7 +179,7 @@ def _listed(manifest: Manifest, *, head: bool, stray: bool) -> ListedBackup:
         new_events=manifest.new.rows,
         tail=tail.rows,
         stored_bytes=manifest.stored_bytes,
-        capture=manifest.capture is not None and is_whole(manifest.capture),
+        capture=manifest.captured,
         amendments=sum(found.added + found.removed + found.changed for found in mine),
         head=head,
         stray=stray,

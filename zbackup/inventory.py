@@ -44,7 +44,7 @@ def take_inventory(archive: Archive) -> Inventory:
     """
     at, lists = archive.store.clock(), read_lists(archive)
     # Manifests first: what they name was stored before, so that the listing after has it.
-    catalog = archive.catalog()
+    catalog = archive.whole_catalog()
     listing = {stat.name: stat for stat in archive.objects()}
     named = NamedObjects(archive)
     try:

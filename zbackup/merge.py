@@ -25,6 +25,9 @@ def merge(old: Iterator[bytes], new: Iterator[bytes]) -> Iterator[tuple[Change, 
     """
     before = next(old, None)
     for row in new:
+        if before is None:
+            yield Change.ADDED, row
+            continue
         cursor = cursor_of(row)
         while before is not None and cursor_of(before) < cursor:
             yield Change.REMOVED, before

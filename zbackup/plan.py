@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain, takewhile
 from typing import NoReturn, TypeVar
 
 from zbackup.archive import find
 from zbackup.archive.archive import Archive
-from zbackup.archive.catalog import Catalog, answering
-from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.archive.catalog import Catalog
+from zbackup.archive.manifest import ChunkRef, Log, Manifest
 from zbackup.archive.names import BackupName
-from zbackup.archive.needed import is_lossy, is_whole
+from zbackup.archive.needed import is_lossy
 from zbackup.archive.plan import Cover, Estimate, PlannedCapture, RestorePlan, first_of, make_plan, plan_capture
 from zbackup.archive.withhold import withheld
 from zbackup.errors import OutsideWindow, UsageError
@@ -60,26 +61,26 @@ def _resolve(archive: Archive, point: RestorePoint, generation: str | None) -> R
         raise OutsideWindow("the archive holds no backup", hint="Run `zbackup backup` first.")
     if isinstance(point, Latest):
         return _whole(archive, catalog, head, point, generation)
-    line = catalog.line(head)
-    at = _instant(archive, line, point)
+    at = _instant(archive, catalog, head, point)
     manifest = archive.manifest(head)
-    found = answering(line, at)
+    found = catalog.answering(head, at)
     if found is None:
         _outside(archive, catalog, head, at, point)
     entry, final = found
     answer = manifest if entry == head else archive.manifest(entry)
     _expect_rows(archive, catalog, answer, at)
-    captured = _captured(archive, line, at)
+    captured = _captured(archive, catalog, head, entry, at)
+    chunks = tuple(archive.chunks(answer.log))
     made = make_plan(
         point_text(point),
         at,
         answer,
-        archive.chunks(answer.log),
+        chunks,
         head=manifest,
         final=final,
         captured=captured,
-        captured_chunks=find.chunks_of(archive, captured) if captured else (),
-        others=_others(catalog, head, at),
+        captured_chunks=_chunks_beside(archive, captured, answer, chunks),
+        others=_others(catalog, head, at, entry),
     )
     if not made.chunks and not any(first_of(chunk) <= at for chunk in made.added):
         _outside(archive, catalog, head, at, point)
@@ -95,27 +96,44 @@ def _whole(
             hint="Leave out --generation.",
         )
     manifest = archive.manifest(entry)
-    captured = _captured(archive, catalog.line(entry), entry.snapshot)
+    captured = _captured(archive, catalog, entry, entry, entry.snapshot)
+    chunks = tuple(archive.chunks(manifest.log))
     return make_plan(
         point_text(point),
         None,
         manifest,
-        archive.chunks(manifest.log),
+        chunks,
         head=manifest,
         captured=captured,
-        captured_chunks=find.chunks_of(archive, captured) if captured else (),
-        others=_others(catalog, entry, entry.snapshot),
+        captured_chunks=_chunks_beside(archive, captured, manifest, chunks),
+        others=_others(catalog, entry, entry.snapshot, entry),
     )
 
 
-def _instant(archive: Archive, line: tuple[BackupName, ...], point: Instant | Position | BeforeEvent) -> datetime:
+def _chunks_beside(
+    archive: Archive, captured: Manifest | None, answer: Manifest, chunks: tuple[ChunkRef, ...]
+) -> Iterator[ChunkRef]:
+    """Yield the chunks of the backup whose capture serves; of indexes that the one that answers has, too, its own."""
+    if captured is None:
+        return
+    both = zip(captured.log.indexes, answer.log.indexes, strict=False)
+    shared = [index for index, _ in takewhile(lambda pair: pair[0] == pair[1], both)]
+    count = sum(index.chunks for index in shared)
+    if shared and (count > len(chunks) or chunks[count - 1].hi != shared[-1].hi):
+        shared, count = [], 0
+    rest = Log(captured.log.indexes[len(shared) :], captured.log.chunks)
+    yield from (chunk for chunk in chain(chunks[:count], archive.chunks(rest), captured.tail) if chunk.rows)
+
+
+def _instant(archive: Archive, catalog: Catalog, head: BackupName, point: Instant | Position | BeforeEvent) -> datetime:
     match point:
         case Instant():
             return point.at
         case Position():
+            line = catalog.line(head)
             found = _search(archive, line, lambda chunks: find.with_position(archive, chunks, point.value))
             if not found:
-                _not_found(f"no event has position {point.value:f}", archive, line)
+                _not_found(f"no event has position {point.value:f}", archive, head)
             if len(found) > 1:
                 raise UsageError(
                     f"position {point.value:f} is that of events at {len(found)} instants: "
@@ -125,16 +143,43 @@ def _instant(archive: Archive, line: tuple[BackupName, ...], point: Instant | Po
             return next(iter(found))
         case BeforeEvent():
             key = (point.instance, point.aggregate_type, point.aggregate_id, point.sequence)
-            at = _search(archive, line, lambda chunks: find.with_key(archive, chunks, *key))
+            at = _search(archive, catalog.line(head), lambda chunks: find.with_key(archive, chunks, *key))
             if at is None:
-                _not_found(f"no event {'/'.join(map(str, key))}", archive, line)
+                _not_found(f"no event {'/'.join(map(str, key))}", archive, head)
             return at - MICROSECOND
 
 
-def _search(archive: Archive, line: tuple[BackupName, ...], look: Callable[[list[ChunkRef]], T | None]) -> T | None:
+def instant_of(archive: Archive, point: RestorePoint, made: RestorePlan) -> datetime:
+    """
+    Return the instant that a point means within what a plan answers for; a backup means its snapshot.
+
+    Raises:
+        OutsideWindow: the plan does not reach so far, or nothing is there that the point tells of.
+
+    """
+    catalog = archive.catalog()
+    match point:
+        case Latest():
+            at = made.cut_at
+        case OfBackup():
+            at = catalog.find(point.backup).snapshot
+        case _:
+            whole = catalog.find(made.backup)
+            head = whole if made.at is None else catalog.head(made.generation) or whole
+            at = _instant(archive, catalog, head, point)
+    if at > made.cut_at:
+        raise OutsideWindow(
+            f"{instant_text(at)} ({point_text(point)}) is after {instant_text(made.cut_at)}, up to which backup "
+            f"{made.backup} answers",
+            hint="Choose an earlier instant, or run `zbackup backup` first.",
+        )
+    return at
+
+
+def _search(archive: Archive, line: Iterator[BackupName], look: Callable[[list[ChunkRef]], T | None]) -> T | None:
     """Look into the newest backup, then into what older ones hold besides: rows that vanished since."""
     seen: set[str] = set()
-    for entry in reversed(line):
+    for entry in line:
         chunks = [chunk for chunk in find.chunks_of(archive, archive.manifest(entry)) if chunk.name not in seen]
         if found := look(chunks):
             return found
@@ -167,36 +212,65 @@ def with_readable(archive: Archive, made: RestorePlan) -> RestorePlan:
 def _recaptured(archive: Archive, made: RestorePlan, *, schema: bool = False) -> PlannedCapture | None:
     catalog = archive.catalog()
     whole = catalog.find(made.backup)
-    line = catalog.line(whole if made.at is None else catalog.head(made.generation) or whole)
-    other = _captured(archive, line, made.cut_at, schema=schema)
+    head = whole if made.at is None else catalog.head(made.generation) or whole
+    other = _captured(archive, catalog, head, whole, made.cut_at, schema=schema)
     if other is None:
         return None
     keys = archive.manifest(whole).capture
     return plan_capture(other, find.chunks_of(archive, other), keys, made.cut_at, [*made.chunks])
 
 
-def _captured(archive: Archive, line: tuple[BackupName, ...], at: datetime, *, schema: bool = False) -> Manifest | None:
+def _captured(
+    archive: Archive, catalog: Catalog, head: BackupName, answer: BackupName, at: datetime, *, schema: bool = False
+) -> Manifest | None:
     """
     Return the backup whose capture serves: the latest at or before the instant, else the first after.
 
-    With `schema` only those that have the text of their schema.
+    Of the head's line, in which `answer` answers for the instant. With `schema` only those that have the text of
+    their schema.
     """
-    older = [entry for entry in reversed(line) if entry.snapshot <= at]
-    newer = [entry for entry in line if entry.snapshot > at]
-    for entry in (*older, *newer):
-        manifest = archive.manifest(entry)
-        if manifest.capture is not None and (manifest.capture.schema if schema else is_whole(manifest.capture)):
-            return manifest
+    for start in dict.fromkeys((answer, head)):
+        first: Manifest | None = None
+        for manifest in _with_capture(archive, catalog, start):
+            if schema and not (manifest.capture and manifest.capture.schema):
+                continue
+            if manifest.snapshot <= at:
+                return manifest
+            first = manifest
+        if first is not None:
+            return first
     return None
 
 
-def _others(catalog: Catalog, head: BackupName, at: datetime) -> Iterator[Cover]:
-    """Yield what else covers the instant: raced backups of the same generation, lines of other ones."""
-    for stray in catalog.strays(catalog.head(head.generation) or head):
+def _with_capture(archive: Archive, catalog: Catalog, head: BackupName) -> Iterator[Manifest]:
+    """Yield the backups of a line that have a whole capture, the newest first."""
+    line = catalog.line(head)
+    entry = next(line, None)
+    while entry is not None:
+        manifest = archive.manifest(entry)
+        if manifest.captured:
+            yield manifest
+        ancestry = manifest.ancestry
+        if ancestry is not None and ancestry.captured is None:
+            return
+        told = BackupName.parse(ancestry.captured) if ancestry and ancestry.captured else None
+        further = told is not None and told.generation == entry.generation and told.number < entry.number
+        if told is not None and further and catalog.holds(told):
+            line = catalog.line(told)
+        entry = next(line, None)
+
+
+def _others(catalog: Catalog, head: BackupName, at: datetime, *near: BackupName) -> Iterator[Cover]:
+    """
+    Yield what else covers the instant: raced backups of the same generation, lines of other ones.
+
+    Of millions of backups, those that raced near the newest one and near the one that answers.
+    """
+    for stray in catalog.strays(catalog.head(head.generation) or head, *near):
         if stray.snapshot >= at and stray != head:
             yield Cover(stray.generation, stray.backup, stray.snapshot, _final(stray, at))
     for other in catalog.heads():
-        if other.generation != head.generation and (found := answering(catalog.line(other), at)):
+        if other.generation != head.generation and (found := catalog.answering(other, at)):
             entry, final = found
             yield Cover(entry.generation, entry.backup, entry.snapshot, final)
 
@@ -223,7 +297,7 @@ def _expect_rows(archive: Archive, catalog: Catalog, answer: Manifest, at: datet
     has is never pruned, so that it is the one.
     """
     parent = BackupName.parse(answer.parent) if answer.parent else None
-    if parent is None or parent.horizon is None or parent.horizon <= at or catalog.holds(parent):
+    if parent is None or parent.horizon is None or parent.horizon <= at or catalog.lists(parent):
         return
     for found in answer.amendments:
         if found.backup == answer.backup and is_lossy(found) and found.lo <= at:
@@ -235,9 +309,9 @@ def _expect_rows(archive: Archive, catalog: Catalog, answer: Manifest, at: datet
             )
 
 
-def _not_found(problem: str, archive: Archive, line: tuple[BackupName, ...]) -> NoReturn:
+def _not_found(problem: str, archive: Archive, head: BackupName) -> NoReturn:
     raise OutsideWindow(
-        f"{problem} in {window(archive, archive.manifest(line[-1]))}",
+        f"{problem} in {window(archive, archive.manifest(head))}",
         hint="Check the value, or choose another generation (`zbackup list`).",
     )
 
@@ -254,8 +328,8 @@ def window(archive: Archive, head: Manifest) -> str:
 def _estimate(archive: Archive, made: RestorePlan) -> Estimate:
     catalog = archive.catalog()
     head = catalog.head(made.generation)
-    newest = find.chunks_of(archive, archive.manifest(head)) if head else ()
-    total = sum(chunk.rows for chunk in newest)
+    newest = archive.manifest(head) if head else None
+    total = newest.sealed.rows + sum(chunk.rows for chunk in newest.tail) if newest else 0
     if made.at is None:
         return Estimate(made.totals.rows, 0, 0, max(0, total - made.totals.rows))
     at = made.at
@@ -266,5 +340,5 @@ def _estimate(archive: Archive, made: RestorePlan) -> Estimate:
         events=find.rows_until(archive, before, at),
         added=find.rows_until(archive, made.added, at),
         withheld=len(withheld([*sides[0], *more[0]], [*sides[1], *more[1]])),
-        lost=total - find.rows_until(archive, newest, at),
+        lost=total - find.rows_at(archive, newest, at) if newest else 0,
     )

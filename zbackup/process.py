@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# What `nice` adds, too.
+NICENESS = 10
+
 # Of a process id: they are below 2^22 on Linux.
 MOST_DIGITS = 7
 
@@ -12,6 +15,15 @@ MOST_DIGITS = 7
 def this_process() -> str | None:
     """Return boot, pid namespace, pid and start of this process; None where the system does not tell."""
     return _name(os.getpid())
+
+
+def give_way() -> None:
+    """
+    Let others on this machine have the processor first.
+
+    It counts for this thread (on Linux), and for the threads and programs that it starts from now on.
+    """
+    os.nice(NICENESS)
 
 
 def pid_of(process: str) -> str:

@@ -233,7 +233,7 @@ class _Prune:
 
     def _windows(self, catalog: Catalog) -> Iterator[inspect.Window]:
         for head in catalog.heads():
-            yield inspect.window(self.archive, catalog, head, self.found.manifests[head])
+            yield inspect.window(self.archive, catalog, head, self.found.manifests[head], walk=True)
 
     def _due(self) -> datetime | None:
         return min((one.due for one in self.lists.values() if one.due > self.found.at), default=None)
@@ -250,7 +250,7 @@ class _Prune:
         )
         manifests = [going[str(entry)].stat for entry in raced_first if str(entry) in going]
         removed = self._delete(manifests)
-        left = self.archive.catalog()
+        left = self.archive.whole_catalog()
         named = self.found.named.of_all(
             self.found.manifests.get(entry) or self.archive.manifest(entry) for entry in left.entries
         )

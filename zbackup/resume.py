@@ -53,7 +53,7 @@ def adopt(
     """Find what runs that continued `parent` and died have sealed, but for `absent`; None when there is nothing."""
     records = [
         record
-        for record in _records(archive, parent.backup if parent else "")
+        for record in _records(archive, parent.backup if parent else None)
         if record.parent == (str(parent) if parent else None)
         and record.slices
         and record.horizon.at is not None
@@ -119,9 +119,9 @@ def _same(one: Source, other: Source) -> bool:
     )
 
 
-def _records(archive: Archive, after: str) -> Iterator[RunRecord]:
+def _records(archive: Archive, parent: str | None) -> Iterator[RunRecord]:
     """Read run records; one that cannot be read is no reason to stop, for nothing needs it."""
-    for name in archive.run_records(after):
+    for name in archive.run_records(parent):
         try:
             yield archive.run_record(name)
         except (ArchiveError, ObjectMissing):

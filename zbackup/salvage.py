@@ -37,7 +37,7 @@ from zbackup.archive.names import COMPACTED, BackupName, ChunkName
 from zbackup.archive.plan import RestorePlan
 from zbackup.archive.rescue import Rescued, Span, rescue
 from zbackup.archive.table import AT_ONCE
-from zbackup.errors import ArchiveError, Damaged, ObjectMissing, TargetRefused
+from zbackup.errors import ArchiveError, Damaged, ObjectMissing, TargetRefused, UsageError
 from zbackup.missing import Kind, Missing, warnings
 from zbackup.progress import Report, Step, Warned
 from zbackup.store.base import Store
@@ -95,8 +95,7 @@ class Salvage(Archive):
     # Records
 
     def catalog(self) -> Catalog:
-        listed = (stat.name for stat in self.store.list(names.MANIFESTS) if names.is_manifest(stat.name))
-        return Catalog.of(listed, self._notes.records.keys())
+        return Catalog(self._inside, self._lineage, self._notes.records.keys())
 
     def manifest(self, entry: BackupName) -> Manifest:
         """Read a manifest without a capture that cannot be read. Raises as it does elsewhere, once passed over."""
@@ -187,14 +186,17 @@ class Salvage(Archive):
     def _named_before(self, ref: IndexRef | ChunkRef) -> list[ChunkRef]:
         """Return the chunks within the range of an index, or of a merged chunk, that the line had before it."""
         catalog, found = self.catalog(), list[ChunkRef]()
-        for entry in (*catalog.entries, *catalog.unread):
-            for older in reversed(catalog.line(entry)) if entry.backup in ref.name else ():
-                for chunk in self._log_of(older):
-                    within = chunk.name != ref.name and ref.lo <= chunk.lo and chunk.hi <= ref.hi
-                    if within and all(chunk.hi <= one.lo or one.hi <= chunk.lo for one in found):
-                        found.append(chunk)
-                if sum(chunk.rows for chunk in found) >= ref.rows:
-                    break
+        try:
+            entry = catalog.find(names.backup_in(ref.name))
+        except UsageError:
+            return found
+        for older in catalog.line(entry):
+            for chunk in self._log_of(older):
+                within = chunk.name != ref.name and ref.lo <= chunk.lo and chunk.hi <= ref.hi
+                if within and all(chunk.hi <= one.lo or one.hi <= chunk.lo for one in found):
+                    found.append(chunk)
+            if sum(chunk.rows for chunk in found) >= ref.rows:
+                break
         return found
 
     def _log_of(self, entry: BackupName) -> tuple[ChunkRef, ...]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import datetime
+from threading import BoundedSemaphore
 
 from zbackup.archive.chunk import FrameFacts
 from zbackup.archive.manifest import ChunkRef, Slice
-from zbackup.archive.sink import Sink
-from zbackup.database.export import read_rows
+from zbackup.archive.sink import Draft, Sink
+from zbackup.database.portions import read_range
 from zbackup.database.snapshot import Workers
 from zbackup.source import EventTable
 from zbackup.zitadel.events import UPGRADE_EVENTS
+
+# So many chunks are stored while others are read.
+AHEAD = 2
 
 
 def seal(
@@ -26,24 +30,40 @@ def seal(
     """
     Store the rows of every slice; return their chunks in order.
 
-    When one fails the others are cancelled, on the server too.
+    Workers read on while the store takes what they have read, `AHEAD` chunks at most. When one fails the others are
+    cancelled, on the server too.
     """
+    room = BoundedSemaphore(AHEAD)
+    failed: list[BaseException] = []
 
-    def one(part: Slice) -> list[ChunkRef]:
-        with workers.borrow() as worker, worker.transaction() as connection:
-            draft = sink.read(part.name, read_rows(connection, table, part.lo, part.hi), part.lo, part.hi)
-        return draft.store()
+    def read(part: Slice) -> Future[list[ChunkRef]]:
+        if failed:
+            raise failed[0]
+        with workers.borrow() as worker:
+            draft = sink.read(part.name, read_range(worker, table, part.lo, part.hi), part.lo, part.hi)
+        room.acquire()
+        return storing.submit(store, draft)
 
-    futures: list[Future[list[ChunkRef]]] = [pool.submit(one, part) for part in slices]
-    try:
-        for ended in wait(futures, return_when=FIRST_EXCEPTION).done:
-            ended.result()
-        return [chunk for future in futures for chunk in future.result()]
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        workers.cancel()
-        raise
+    def store(draft: Draft) -> list[ChunkRef]:
+        try:
+            return draft.store()
+        except BaseException as error:
+            failed.append(error)
+            raise
+        finally:
+            room.release()
+
+    with ThreadPoolExecutor(AHEAD, "store") as storing:
+        reading = [pool.submit(read, part) for part in slices]
+        try:
+            for ended in wait(reading, return_when=FIRST_EXCEPTION).done:
+                ended.result()
+            return [chunk for stored in reading for chunk in stored.result().result()]
+        except BaseException:
+            for future in reading:
+                future.cancel()
+            workers.cancel()
+            raise
 
 
 def tiled(chunks: Sequence[ChunkRef], lo: datetime) -> list[ChunkRef]:

@@ -31,6 +31,7 @@ class Known:
     choices: tuple[str, ...] = ()
     least: int = 0
     """of a whole number or a size"""
+    most: int | None = None
 
     @property
     def variable(self) -> str:
@@ -61,6 +62,19 @@ _TABLE = (
         choices=("auto", "path", "virtual"),
     ),
     Known("jobs", "whole", "Connections and threads that work at once.", 2, least=1),
+    Known(
+        "rate_limit",
+        "size",
+        "Bytes of rows that all workers together read from the source in a second.",
+        least=64 << 10,
+        most=100 << 30,
+    ),
+    Known(
+        "low_impact",
+        "switch",
+        "Read the source with one worker and short statements, each followed by a rest as long as itself.",
+        default=False,
+    ),
     Known("capture", "switch", "Store schema, state and derived tables with each backup.", default=True),
     Known(
         "auth_requests",
@@ -199,14 +213,14 @@ _BYTES = {
 def _of_text(known: Known, text: str) -> Value:
     match known.kind:
         case "whole" if re.fullmatch(r"[0-9]{1,9}", text):
-            return _at_least(known, int(text))
+            return _within(known, int(text))
         case "switch" if text.lower() in _SWITCH:
             return _SWITCH[text.lower()]
         case "duration" if text == "0" or re.fullmatch(r"([0-9]{1,9}(\.[0-9]+)?(us|ms|s|min|m|h|d))+", text):
             parts = re.findall(r"([0-9.]+)([a-z]+)", text)
             return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
         case "size" if (size := re.fullmatch(r"([0-9]{1,15}) ?([a-zA-Z]*)", text)) and size[2].lower() in _BYTES:
-            return _at_least(known, int(size[1]) * _BYTES[size[2].lower()])
+            return _within(known, int(size[1]) * _BYTES[size[2].lower()])
         case "choice" if text in known.choices:
             return text
         case "files":
@@ -225,9 +239,11 @@ def _of_text(known: Known, text: str) -> Value:
             raise ValueError(f"{dsn.masked_url(text)!r} is not {_WANTED[known.kind]}")
 
 
-def _at_least(known: Known, number: int) -> int:
+def _within(known: Known, number: int) -> int:
     if number < known.least:
         raise ValueError(f"{number} is less than {known.least}")
+    if known.most is not None and number > known.most:
+        raise ValueError(f"{number} is more than {known.most}")
     return number
 
 

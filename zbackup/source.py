@@ -40,6 +40,14 @@ class EventTable:
     indexes: tuple[Index, ...]
     """the others"""
 
+    @property
+    def indexed_by_time(self) -> bool:
+        """Whether a range of created_at is read without the rest of the table."""
+        return any(
+            index.definition.startswith("btree (created_at") and " WHERE " not in index.definition
+            for index in self.indexes
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:

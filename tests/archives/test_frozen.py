@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ import pytest
 from tests.archives.make import digest, events_of, tables_of
 from tests.fix_archive import restored, source_rows
 from zbackup.archive.archive import Archive
+from zbackup.archive.between import Order
+from zbackup.archive.chunk import split_rows
+from zbackup.event import cursor_of
+from zbackup.moment import parse_point
+from zbackup.plan import resolve
+from zbackup.state import State
 from zbackup.store.local import LocalStore
 from zbackup.verify import verify
 
@@ -51,3 +58,7 @@ def test_a_frozen_archive_restores(
         restored(archive, target, point, proof="full", events_only=not whole)
         rows = events_of(target) if whole else source_rows(target)
         assert told == {**digest(rows), **({"tables": tables_of(target)} if whole else {})}, point
+        state = State.of(archive, resolve(archive, parse_point(point, datetime.now(UTC))))
+        for order in Order if not whole else ():
+            alone = [row for block in state.blocks(order=order) for row in split_rows(block.rows)]
+            assert sorted(alone, key=cursor_of) == rows

@@ -76,6 +76,8 @@ def test_the_main_job_on_s3(
         ("backup", "--source", source),
         ("list",),
         ("verify", "--full"),
+        ("log", "--limit", "5", "--until", "10 min ago"),
+        ("diff", "10 min ago"),
         ("restore", "--target", target, "--events-only"),
         ("doctor",),
     ):

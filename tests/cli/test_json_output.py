@@ -70,6 +70,8 @@ def check(value: Any, kind: str, place: str, seen: set[str]) -> None:
     elif kind == "decimal":
         assert isinstance(value, str), place
         assert Decimal(value).is_finite(), place
+    elif kind == "JSON":
+        assert isinstance(value, dict | list | str | int | float | bool), place
     elif kind == "map":
         assert all(isinstance(item, str) for item in (*value.keys(), *value.values())), place
     elif kind == "boolean":
@@ -118,7 +120,7 @@ def test_the_page_is_well_formed() -> None:
         re.sub(r"(\[\]| or null)", "", kind) for fields in PAGE.values() for kind, _ in fields.values()
     }  # fmt: skip
 
-    assert used <= OBJECTS | {"text", "integer", "number", "boolean", "instant", "decimal", "map"}
+    assert used <= OBJECTS | {"text", "integer", "number", "boolean", "instant", "decimal", "map", "JSON"}
     assert used >= OBJECTS
     assert len(PAGE) > 20
 
@@ -149,7 +151,7 @@ def test_everything_said_is_documented_and_the_other_way_round(
         )
         assert gone.rowcount == 3
     assert run(0, "backup", *archive, "--source", source, "--audit", "--horizon-margin", "0")["amended"] == 3
-    run(0, "list", *archive)
+    first, second = (listed["backup"] for listed in run(0, "list", *archive)["backups"])
     run(0, "show", *archive)
     shown = run(0, "show", *archive, "--schema")["schema"]
     assert shown["sha256"] == hashlib.sha256(shown["text"].encode()).hexdigest()
@@ -157,6 +159,11 @@ def test_everything_said_is_documented_and_the_other_way_round(
     run(0, "plan", *archive, "--at", "1 min ago")
     (bare / "masterkey").write_text("MasterkeyNeedsToHave32Characters")
     assert run(0, "plan", *archive, "--masterkey-file", str(bare / "masterkey"))["masterkey"] == "unproven"
+    run(0, "log", *archive, "--limit", "2", "--payload")
+    run(0, "log", *archive, "--limit", "2")
+    assert run(0, "diff", f"backup:{first}", *archive)["changes"]["removed"] == 3
+    assert run(0, "diff", f"backup:{second}", f"backup:{second}", *archive)["changes"]["first"] is None
+    run(0, "export", *archive, "--output", "events")
     run(0, "restore", *archive, "--dry-run")
     run(0, "restore", *archive, "--target", target, "--at", "latest")
     assert run(0, "restore", *archive, "--target", target, "--at", "latest")["done_before"]

@@ -76,6 +76,22 @@ def test_the_bench_compares_ours_with_theirs(folder: Path, tmp_path: Path) -> No
 
 @needs_postgres
 @pytest.mark.slow
+def test_the_bench_tells_what_a_load_loses(folder: Path, tmp_path: Path) -> None:
+    """
+    scripts/bench load prints what the load does beside each command, and writes the figures as JSON.
+    """
+    wanted = ("--events", "3000", "--seconds", "0.3", "--rounds", "1", "--writers", "2")
+    output = run(folder, "scripts.bench", "load", *wanted, "--output", str(tmp_path / "load.json"))
+
+    report = json.loads((tmp_path / "load.json").read_text())
+    assert "zbackup backup --low-impact" in output
+    assert [figure["what"] for figure in report["figures"]][1::2] == list(report["ratios"])
+    assert all(figure["pushes_per_second"] > 0 for figure in report["figures"])
+    folder.rmdir()
+
+
+@needs_postgres
+@pytest.mark.slow
 def test_the_soak_prints_its_seeds(folder: Path) -> None:
     """
     scripts/soak plays a schedule, says its seed and what it did, and leaves nothing.

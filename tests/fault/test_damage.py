@@ -81,8 +81,8 @@ def readers(archive: Archive) -> dict[str, Callable[[], object]]:
             add_chunk(chunk)
         if manifest.capture is not None:
             add_capture(manifest.capture)
-    for name in archive.run_records():
-        calls[name] = partial(archive.run_record, name)
+    for stat in archive.store.list(names.RUNS):
+        calls[stat.name] = partial(archive.run_record, stat.name)
     for stat in archive.store.list(names.ARCHIVES):
         calls[stat.name] = partial(Archive.open, archive.store)
     return calls
@@ -187,9 +187,9 @@ def test_a_restore_of_events_never_needs_what_is_beside_them(damage: Damage, new
     for name in damage.names():
         if name not in kept | {head}:
             (damage.folder / name).unlink()
-    target = new_database()
+    target, backup = new_database(), BackupName.parse(head).backup
 
-    assert newest(damage.archive).sealed.rows < restored(damage.archive, target, f"backup:{head[21:45]}").events
+    assert newest(damage.archive).sealed.rows < restored(damage.archive, target, f"backup:{backup}").events
 
 
 def test_records_put_in_each_others_place_are_met(damage: Damage, new_database: Callable[[], str]) -> None:

@@ -34,7 +34,7 @@ from tests.fix_whole import all_rows, one
 from tests.fix_zitadel import add_user, found, set_state, zitadel
 from tests.history import Command, push
 from zbackup.archive.archive import Archive
-from zbackup.archive.names import EVENTS, MANIFESTS, ChunkName
+from zbackup.archive.names import EVENTS, MANIFESTS, RUNS, ChunkName
 from zbackup.database.embedded import EmbeddedPostgres
 from zbackup.database.target import LEDGER, Receipt
 from zbackup.store.local import LocalStore
@@ -178,10 +178,10 @@ def backed_up(zbackup: Zbackup, archive: Path, source: str) -> dict[str, Any]:
 def finished_slices(archive: Path) -> int:
     """Count the slices that the newest run record names and whose last chunk is there."""
     opened = Archive.open(LocalStore(archive))
-    names = [*opened.run_records()]
+    names = [stat.name for stat in opened.store.list(RUNS)]
     if not names:
         return 0
-    record = opened.run_record(names[-1])
+    record = opened.run_record(max(names, key=lambda name: name.partition("_")[2]))
     if any(record.backup in stat.name for stat in opened.store.list(MANIFESTS)):
         return 0
     stored = (ChunkName.parse(stat.name) for stat in opened.store.list(f"{EVENTS}{record.backup}/"))

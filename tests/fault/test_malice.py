@@ -70,7 +70,7 @@ class Forger:
         self.commit_bytes(json.dumps(plain).encode())
 
     def commit_bytes(self, body: bytes) -> None:
-        for path in (self.folder / "manifests").iterdir():
+        for path in (self.folder / "manifests").rglob("*.json"):
             path.unlink()
         self.put(str(name_of(self.manifest, hashlib.sha256(body).hexdigest())), body)
 
@@ -167,6 +167,9 @@ NUMBERS: list[Change] = [
     lambda plain: plain["horizon"].update(margin_seconds="NaN"),
     lambda plain: plain.update(warnings="x"),
     lambda plain: plain.update(parent="../../manifest"),
+    lambda plain: plain.update(ancestry={"length": 1, "links": ["../../manifest"], "captured": None}),
+    lambda plain: plain.update(ancestry={"length": 1, "links": [], "captured": "../../manifest"}),
+    lambda plain: plain.update(ancestry={"length": -1, "links": [], "captured": None}),
 ]
 
 

@@ -121,8 +121,9 @@ def test_a_run_that_waits_goes_on_where_the_first_ended(archive: str, source: st
     catalog = Archive.open(LocalStore(Path(archive))).catalog()
     head = catalog.head()
     assert head is not None
-    assert len(catalog.line(head)) == 3
-    assert ended.result["backup"] == catalog.line(head)[1].backup
+    line = tuple(catalog.line(head))
+    assert len(line) == 3
+    assert ended.result["backup"] == line[1].backup
 
 
 def test_a_run_that_was_killed_is_not_waited_for(archive: str, source: str, zbackup: Zbackup) -> None:

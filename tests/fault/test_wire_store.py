@@ -47,14 +47,16 @@ def source(new_database: Callable[[], str]) -> str:
 
 
 def test_a_bucket_cut_off_anywhere(
-    aws_env: None, moto_endpoint: str, source: str, databases: Databases, zbackup: Zbackup
+    aws_env: None, swift_endpoint: str, source: str, databases: Databases, zbackup: Zbackup
 ) -> None:
     """
     Backup and restore outlive a connection that breaks after any number of bytes, and what they leave is whole.
+
+    The server is Swift: moto takes a request whose head was cut off for one without a body, and stores that.
     """
-    server = urlsplit(moto_endpoint)
+    server = urlsplit(swift_endpoint)
     wire = Wire((server.hostname or "", server.port or 0))
-    with contextlib.closing(bare_client(moto_endpoint)) as client:
+    with contextlib.closing(bare_client(swift_endpoint)) as client:
         client.create_bucket(Bucket=BUCKET)
 
     def run(prefix: str, command: str, *flags: str, met: Fault | None = None) -> Ran:

@@ -26,6 +26,7 @@ from zbackup.archive.table import read_table
 from zbackup.capture import NO_CAPTURE, Captured, CaptureOptions, capture
 from zbackup.database.connection import connect
 from zbackup.database.embedded import EmbeddedPostgres, standby_of
+from zbackup.database.pace import Pace
 from zbackup.database.schema_dump import NoProgram, find_program
 from zbackup.database.snapshot import Snapshot, Workers
 from zbackup.progress import ObjectStored, Progress, Report, Step, silent
@@ -83,12 +84,13 @@ def run(
     report: Report = silent,
     lock_timeout: timedelta = timedelta(milliseconds=200),
     jobs: int = 2,
+    pace: Pace | None = None,
     **options: Any,
 ) -> Captured:
     with (
         connect(dsn) as control,
         Snapshot(dsn) as snapshot,
-        Workers(dsn, snapshot, jobs, lock_timeout) as workers,
+        Workers(dsn, snapshot, jobs, lock_timeout, pace) as workers,
         ThreadPoolExecutor(jobs) as pool,
     ):
         return capture(
@@ -174,6 +176,30 @@ def test_every_table_comes_back(archive: Archive, database: str, new_database: C
     everything.discard("projections.everything_generated")
     assert content(database, everything) == content(target, everything)
     assert sum(table.rows for table in captured.capture.tables) == captured.ref.rows == 20
+
+
+@every_version
+def test_portions_of_tables_are_the_same_rows(archive: Archive, database: str) -> None:
+    """
+    Read some blocks at a time, every table gives the bytes that it gives at once, so that nothing is stored anew:
+    awkward ones, and one of many blocks that is full of holes.
+    """
+    with as_owner(database) as connection:
+        connection.execute(AWKWARD)
+        connection.execute(
+            """CREATE TABLE projections.long AS
+                   SELECT number, repeat('x', number % 997) AS text FROM generate_series(1, 20000) number;
+               DELETE FROM projections.long WHERE number BETWEEN 3000 AND 9000 OR number % 7 = 0;
+               INSERT INTO projections.long SELECT number, 'late' FROM generate_series(1, 2000) number"""
+        )
+    captured = run(archive, database)
+    pace = Pace(10**9)
+    pace.portion_bytes = 300_000
+    again = run(archive, database, pace=pace)
+
+    assert "projections.long" in names(again)
+    assert again.capture.tables == captured.capture.tables
+    assert again.warnings == captured.warnings
 
 
 @every_version
@@ -389,6 +415,23 @@ def test_a_table_rewritten_meanwhile_is_not_captured(archive: Archive, database:
     assert "system.assets" in captured.capture.missing
     assert "system.assets" not in names(captured)
     assert {"system.encryption_keys", "eventstore.unique_constraints"} <= names(captured)
+
+
+def test_a_row_that_is_too_long_costs_its_table_alone(archive: Archive, database: str) -> None:
+    """
+    The tables that are read after it, in the same session, are captured.
+    """
+    with as_owner(database) as connection:
+        connection.execute(
+            """CREATE SCHEMA projections;
+               CREATE TABLE projections.huge AS SELECT repeat('x', (128 << 20) + 1) AS text;
+               ANALYZE projections.huge;
+               CREATE TABLE projections.small AS SELECT 1 AS number"""
+        )
+    captured = run(archive, database, jobs=1)
+
+    assert "is the most" in captured.capture.missing["projections.huge"]
+    assert names(captured) == {"projections.small"}
 
 
 def test_a_locked_table_is_tried_again(archive: Archive, database: str) -> None:

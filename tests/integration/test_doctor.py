@@ -402,8 +402,8 @@ def test_clocks(archive: Archive, small: str, ahead: float, verdict: str) -> Non
 class ListsNothing(LocalStore):
     """Stores objects and lists them too late."""
 
-    def list(self, prefix: str) -> Iterator[Stat]:
-        del prefix
+    def list(self, prefix: str, *, fold: bool = False) -> Iterator[Stat]:
+        del prefix, fold
         return iter(())
 
 

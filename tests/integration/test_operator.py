@@ -57,7 +57,7 @@ def test_an_archive_without_manifests_is_a_finding(
     assert not verify(archive).ok
     back_up()
     assert verify(archive).ok
-    for path in (tmp_path / "archive" / "manifests").iterdir():
+    for path in (tmp_path / "archive" / "manifests").rglob("*.json"):
         path.unlink()
 
     assert not verify(archive, level="quick").ok

@@ -30,6 +30,7 @@ from zbackup.moment import Instant, Latest, OfBackup, RestorePoint
 from zbackup.plan import resolve
 from zbackup.progress import Progress, Step, Warned
 from zbackup.restore import RestoreOptions, RestoreResult, restore
+from zbackup.state import State
 from zbackup.zitadel.events import COLUMN_ORDER
 
 ROWS = history(60)
@@ -169,6 +170,8 @@ def test_added_rows_come_back(maker: Maker, database: str, new_database: Callabl
     result = go(maker.archive, database, instant(at(20)))
 
     assert dumped(database) == in_order([*ROWS[:21], *late[:2]])
+    alone = State.of(maker.archive, resolve(maker.archive, instant(at(20))))
+    assert b"".join(block.rows for block in alone.blocks()) == b"".join(dumped(database))
     assert (result.events, result.added, result.withheld) == (23, 3, 1)
     assert result.withheld_events[0][3] == "k"
     other = new_database()

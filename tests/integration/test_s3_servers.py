@@ -154,7 +154,9 @@ def test_listing_pages(make_s3: MakeS3, endpoint: str) -> None:
     """
     store = make_s3(endpoint, page=7)
     wanted = [f"m/{n:03d}" for n in range(23)]
-    for name in wanted:
+    folders = [f"n/{n:02d}/" for n in range(10)]
+    for name in (*wanted, *(f"{folder}{n}" for folder in folders for n in range(3))):
         put(store, name, b"")
 
     assert wanted == [found.name for found in store.list("m/")]
+    assert folders == [found.name for found in store.list("n/", fold=True)]

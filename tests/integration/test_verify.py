@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.archived import Maker
 from tests.fix_archive import Backup, execute, restored
 from tests.history import create_schema, fill, fill_state, push
+from tests.unit.rows import EPOCH, row
 from zbackup.archive.archive import Archive
+from zbackup.archive.chunk import ChunkWriter, FrameFacts
 from zbackup.archive.table import LISTED
 from zbackup.errors import ZbackupError
 from zbackup.verify import Level, verify
@@ -117,6 +123,25 @@ def test_two_chunks_swapped_are_found(full_archive: Archive, tmp_path: Path, new
         restored(full_archive, target)
     with psycopg.connect(target) as connection:
         assert (None,) == connection.execute("SELECT to_regclass('eventstore.events2')").fetchone()
+
+
+class Miscounting(ChunkWriter):
+    """Says in its trailers that all rows are of organizations."""
+
+    def add_events(self, facts: FrameFacts, rows: list[bytes]) -> None:
+        super().add_events(replace(facts, aggregate_types=Counter({b"org": len(rows)})), rows)
+
+
+def test_wrong_counts_in_a_trailer_are_found(tmp_path: Path) -> None:
+    """
+    A trailer that agrees with its bytes, but not with what the rows are, would only stop a restore.
+    """
+    maker = Maker.at(tmp_path / "archive")
+    maker.writer = Miscounting
+    rows = [row(EPOCH + timedelta(seconds=number), sequence=number + 1) for number in range(10)]
+    maker.backup(rows, horizon=EPOCH + timedelta(days=1), snapshot=EPOCH + timedelta(days=1))
+
+    assert "its counts are not those of its rows" in findings(maker.archive, "full")
 
 
 def test_the_first_differences_are_named(full_archive: Archive, source: str) -> None:

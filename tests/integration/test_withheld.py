@@ -26,11 +26,12 @@ from zbackup.database.cut import find_withheld, stage_after
 from zbackup.database.edits import MOST_LISTED
 from zbackup.database.export import relation
 from zbackup.database.target import restoring
-from zbackup.event import MICROSECOND, cursor_of, instant_text
+from zbackup.event import MICROSECOND, cursor_of, instant_text, unescape
 from zbackup.moment import Instant
 from zbackup.plan import plan, resolve
 from zbackup.progress import silent
 from zbackup.restore import RestoreOptions, restore
+from zbackup.state import State
 
 ORACLE = """
 WITH RECURSIVE
@@ -145,6 +146,7 @@ def test_overlapping_transactions(
         result = restore(maker.archive, target, point, RestoreOptions(proof="full", events_only=True))
 
         assert dumped(target) == [line for line in rows if created(line) <= at and key_of(line) not in gone]
+        assert b"".join(dumped(target)) == alone(maker.archive, point)
         assert keys(event[3:] for event in result.withheld_events) == gone
         assert result.withheld == len(gone)
         estimate = plan(maker.archive, point).estimate
@@ -172,6 +174,11 @@ def test_each_aggregate_keeps_a_prefix(database: str, source: psycopg.Connection
         assert found is not None
         torn += bool(found[0])
     assert torn > 4
+
+
+def alone(archive: Archive, point: Instant) -> bytes:
+    """Read from the archive alone what a restore brings back."""
+    return b"".join(block.rows for block in State.of(archive, resolve(archive, point)).blocks())
 
 
 # Random histories
@@ -227,7 +234,7 @@ def test_random_histories(
     seed: int, source: psycopg.Connection[Any], maker: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    For any history and any instant SQL, Python and the oracle choose the same events.
+    For any history and any instant SQL, Python, the archive alone and the oracle choose the same events.
     """
     monkeypatch.setattr("zbackup.database.cut.AGGREGATES_AT_ONCE", 2)
     rows = random_history(seed)
@@ -247,6 +254,8 @@ def test_random_histories(
 
         assert memory == oracle(source, at)
         assert in_sql(source, maker.archive, at) == memory
+        state = State.of(maker.archive, resolve(maker.archive, Instant(at, instant_text(at))))
+        assert {tuple(map(unescape, key)) for key in state.withheld} == {(*key[:3], b"%d" % key[3]) for key in memory}
 
 
 def test_only_the_first_withheld_events_are_listed(maker: Maker, database: str) -> None:

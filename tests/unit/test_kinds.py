@@ -13,7 +13,9 @@ RUN, OTHER, SHA = "20260101T000000Z-00000001", "20260101T000000Z-00000002", "ab"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES = {
     names.archive_record(RUN, SHA): "archive",
-    names.run_record(RUN, SHA): "run",
+    names.run_record(OTHER, RUN, SHA): "run",
+    names.run_record(None, RUN, SHA): "run",
+    f"runs/{RUN}-{SHA}.json": "run",
     str(LeaseName(RUN, NOW, SHA)): "lease",
     str(LeaseName(RUN, NOW, None)): "lease",
     str(ChunkName(RUN, "s000001", 1, True, SHA[:32])): "chunk",
@@ -21,6 +23,7 @@ NAMES = {
     names.row_object(SHA, SHA): "table",
     names.capture_record(SHA): "capture",
     names.index_object(RUN, SHA): "index",
+    f"manifests/00000001/0001/234/0001234567_{RUN}_00000001_none_none_20260101T000000000000_{SHA}.json": "manifest",
     f"manifests/0000000001_{RUN}_00000001_none_none_20260101T000000000000_{SHA}.json": "manifest",
     str(TombstonesName(RUN, NOW, SHA)): "tombstones",
     f"probes/{RUN}-object": "probe",
@@ -52,6 +55,25 @@ def test_the_name_of_a_run_for_content(name: str) -> None:
     assert names.is_capture(own, SHA) == names.is_capture(name, SHA)
     assert not names.is_table(own, "cd" * 32)
     assert not names.is_capture(own, "cd" * 32)
+
+
+def test_the_record_of_a_run_tells_whose_it_is() -> None:
+    """
+    With its parent in its name or without, as once: it is of the run, not of what that continues.
+    """
+    for name in (names.run_record(OTHER, RUN, SHA), names.run_record(None, RUN, SHA), f"runs/{RUN}-{SHA}.json"):
+        assert RUN == names.run_of(name)
+
+
+def test_a_manifest_in_the_wrong_folder_is_no_object_of_ours() -> None:
+    """
+    What no catalog finds as a backup is of no kind, so that no prune touches it.
+    """
+    last = f"0001234567_{RUN}_00000001_none_none_20260101T000000000000_{SHA}.json"
+
+    assert "manifest" == names.kind_of(f"manifests/00000001/0001/234/{last}")
+    assert names.kind_of(f"manifests/00000001/0001/235/{last}") is None
+    assert names.kind_of(f"manifests/00000002/0001/234/{last}") is None
 
 
 def test_a_list_tells_its_time() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import tempfile
 from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import count, pairwise
+from itertools import count, islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -110,3 +110,26 @@ def test_a_gap_or_overlap_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(Damaged, match="the log ends at"):
         edit.append([chunk(EPOCH, EPOCH + timedelta(hours=1))])
+
+
+def test_the_end_of_a_log_is_had_without_the_rest() -> None:
+    """
+    The newest chunks, and the ranges of all, are told without an index that nobody comes to.
+    """
+    edges = [EPOCH + timedelta(hours=number) for number in range(11)]
+    with tempfile.TemporaryDirectory() as folder:
+        place = archive(folder)
+        edit = LogEdit(place, Log(), index_chunks=4)
+        edit.append([chunk(lo, hi) for lo, hi in pairwise([BEGINNING, *edges[1:]])])
+        log = edit.store("20260101T000000Z-00000000")
+        for index in log.indexes[:1]:
+            (Path(folder) / index.name).unlink()
+        edit = LogEdit(place, log, index_chunks=4)
+
+        newest = [found.hi for found in islice(edit.newest(), 6)]
+        parts = [(lo, hi) for lo, hi, _ in edit.parts()]
+
+        assert edges[:4:-1] == newest
+        assert [(BEGINNING, edges[4]), (edges[4], edges[8]), (edges[8], edges[10])] == parts
+        assert [4, 2] == [len(held()) for *_, held in [*edit.parts()][1:]]
+        assert log == LogEdit(place, log, index_chunks=4).store("20260101T000000Z-00000000")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.archived import manifest_of
 from zbackup.archive.archive import name_of
-from zbackup.archive.catalog import Catalog, answering
+from zbackup.archive.catalog import Catalog
 from zbackup.archive.manifest import Amendment, CaptureRef, Log, Manifest
 from zbackup.archive.names import BackupName, backup_id, capture_record
 from zbackup.archive.needed import KeepCaptures, Rules, identity, is_lossy, missing_parents, needed
@@ -110,14 +110,14 @@ def test_what_is_asked_for_is_kept(backups: Backups, rules: Rules, later: int) -
     assert {entry for entry in backups if entry.snapshot >= now - rules.window} <= found.kept.keys()
     assert after.heads() == catalog.heads()
     for head in catalog.heads():
-        line = catalog.line(head)
-        assert after.line(head) == tuple(entry for entry in line if entry in left)
+        line = tuple(catalog.line(head))
+        assert tuple(after.line(head)) == tuple(entry for entry in line if entry in left)
         captured = [entry for entry in line if backups[entry].capture]
-        assert set(captured[-1:]) <= found.kept.keys()
+        assert set(captured[:1]) <= found.kept.keys()
         older = [entry for entry in line if entry.snapshot < now - rules.window]
-        assert head.snapshot < now - rules.window or set(older[-1:]) <= found.kept.keys()
+        assert head.snapshot < now - rules.window or set(older[:1]) <= found.kept.keys()
         for at in {instant for entry in line for instant in (entry.horizon, entry.snapshot) if instant}:
-            before, since = answering(line, at), answering(after.line(head), at)
+            before, since = catalog.answering(head, at), after.answering(head, at)
             assert before is not None
             assert since is not None
             assert before[1] == since[1]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.archived import Maker, created, manifest_of
 from tests.unit.rows import EPOCH, history, row
 from zbackup.archive.archive import name_of
-from zbackup.archive.catalog import Catalog, answering
+from zbackup.archive.catalog import Catalog
 from zbackup.archive.manifest import CaptureRef, ChunkRef, Log, Manifest
 from zbackup.archive.names import backup_id, capture_record
 from zbackup.archive.plan import RestorePlan, make_plan, read_range, tiled
@@ -88,8 +88,7 @@ def test_ranges_tile_exactly(made: tuple[list[int], list[Manifest]], second: int
     catalog = Catalog.of(str(name_of(manifest, "0" * 64)) for manifest in manifests)
     head = catalog.head()
     assert head is not None
-    line = catalog.line(head)
-    found = (head, True) if whole else answering(line, at(second))
+    found = (head, True) if whole else catalog.answering(head, at(second))
     if found is None:
         assert second > (manifests[-1].snapshot - EPOCH).total_seconds()
         return

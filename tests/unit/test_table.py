@@ -40,9 +40,9 @@ class Counts(LocalStore):
         self.calls["stat"] += 1
         return super().stat(name)
 
-    def list(self, prefix: str) -> Iterator[Stat]:
+    def list(self, prefix: str, *, fold: bool = False) -> Iterator[Stat]:
         self.calls["list"] += 1
-        return super().list(prefix)
+        return super().list(prefix, fold=fold)
 
     def open(self, name: str) -> BinaryIO:
         self.calls["open"] += 1

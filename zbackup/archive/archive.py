@@ -24,6 +24,7 @@ from zbackup.archive.manifest import (
     ChunkRef,
     IndexRef,
     Lease,
+    Lineage,
     Log,
     Manifest,
     ObjectRef,
@@ -97,19 +98,33 @@ class Archive:
     # Backups
 
     def catalog(self) -> Catalog:
-        """List the backups. What others put beside the manifests is passed over; `verify` names it."""
+        """Look at the backups. What others put beside the manifests is passed over; `verify` names it."""
+        return Catalog(self._inside, self._lineage)
+
+    def whole_catalog(self) -> Catalog:
+        """List all backups that there are now, at once: what a prune may believe."""
         return Catalog.of(stat.name for stat in self.store.list(names.MANIFESTS) if names.is_manifest(stat.name))
+
+    def _inside(self, folder: str) -> Iterator[str]:
+        return (stat.name for stat in self.store.list(folder, fold=True))
+
+    def _lineage(self, entry: BackupName) -> Lineage:
+        """Read of a manifest what it tells of its line, and prove it. Raises as `manifest` does."""
+        return codec.load(self._manifest_body(entry), Lineage, str(entry))
 
     def manifest(self, entry: BackupName) -> Manifest:
         """Read a manifest and prove it. Raises ObjectMissing, Damaged, ArchiveError (newer format)."""
         name = str(entry)
-        body = _small(self.store, name)
-        if hashlib.sha256(body).hexdigest() != entry.sha256:
-            raise Damaged(f"{name}: its bytes do not have the digest of its name", hint=_RESTORE_COPY)
-        manifest = codec.load(body, Manifest, name)
+        manifest = codec.load(self._manifest_body(entry), Manifest, name)
         if name_of(manifest, entry.sha256) != entry:
             raise Damaged(f"{name}: its name does not tell what it says", hint=_RESTORE_COPY)
         return manifest
+
+    def _manifest_body(self, entry: BackupName) -> bytes:
+        body = _small(self.store, str(entry))
+        if hashlib.sha256(body).hexdigest() != entry.sha256:
+            raise Damaged(f"{entry}: its bytes do not have the digest of its name", hint=_RESTORE_COPY)
+        return body
 
     def commit(self, manifest: Manifest) -> BackupName:
         """
@@ -130,13 +145,13 @@ class Archive:
 
     def start_run(self, record: RunRecord) -> None:
         body = codec.dump(record)
-        self.put(names.run_record(record.backup, hashlib.sha256(body).hexdigest()), body)
+        parent = BackupName.parse(record.parent).backup if record.parent else None
+        self.put(names.run_record(parent, record.backup, hashlib.sha256(body).hexdigest()), body)
 
-    def run_records(self, after: str = "") -> Iterator[str]:
-        """Yield the names of the run records whose id comes after a backup's."""
-        for stat in self.store.list(names.RUNS):
-            if stat.name > names.run_record(after, "g"):
-                yield stat.name
+    def run_records(self, parent: str | None) -> Iterator[str]:
+        """Yield the names of the records of runs that set out to continue a backup, by its id."""
+        for stat in self.store.list(names.runs_of(parent)):
+            yield stat.name
 
     def run_record(self, name: str) -> RunRecord:
         """Read a run record and prove it. Raises Damaged."""

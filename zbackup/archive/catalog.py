@@ -1,114 +1,317 @@
 """
 The backups of an archive as their names tell them: which there are, which continues which, which answers.
 
-Pure: made of a listing. Two runs at once may both commit; both stay restorable, and the next run continues
-the head by a fixed rule.
+Nothing is kept beside the names that could lag behind them or hide one: a listing always tells what is there. It is
+read by folders (names.py), a thousand numbers of a generation at a time and only where a question leads: the newest
+backups are in the last folders, and links in the manifests lead far back in a line (ancestry.py). Two runs at once
+may both commit; both stay restorable, and the next run continues the head by a fixed rule.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from copy import copy
 from datetime import datetime
+from functools import cached_property
+from heapq import merge
+from itertools import chain, islice, takewhile
 
-from zbackup.archive.names import BackupName
-from zbackup.errors import UsageError
+from zbackup.archive.manifest import Lineage
+from zbackup.archive.names import MANIFESTS, THOUSAND, BackupName, is_manifest, manifests_of
+from zbackup.archive.search import find
+from zbackup.errors import Damaged, ObjectMissing, UsageError
 from zbackup.event import BEGINNING
 
+# Thousands that are kept once read: less than 1 MB each.
+HELD = 16
 
-@dataclass(frozen=True, slots=True)
+Listed = Callable[[str], Iterable[str]]
+"""the names directly in a folder, those of folders with a slash at their end"""
+
+Block = tuple[BackupName, ...]
+"""the backups of one generation and one thousand of numbers, the newest first"""
+
+
 class Catalog:
-    entries: tuple[BackupName, ...]
-    """in the order of their numbers"""
-    unread: tuple[BackupName, ...] = ()
-    """those that are passed over: they link others, and answer for nothing"""
+    """Reads names as it is asked, and each folder once; those in `unread` link others and answer for nothing."""
+
+    def __init__(
+        self, listed: Listed, lineage: Callable[[BackupName], Lineage | None], unread: Collection[str] = ()
+    ) -> None:
+        self._listed, self._lineage = listed, lineage
+        self.unread = frozenset(unread)
+        self._absent = frozenset[str]()
+        self._blocks: OrderedDict[tuple[str, int], Block] = OrderedDict()
+        self._inside: dict[str, tuple[int, ...]] = {}
+        self._lineages: dict[BackupName, Lineage | None] = {}
 
     @classmethod
-    def of(cls, names: Iterable[str], unread: Collection[str] = ()) -> Catalog:
-        """Read manifest names; those in `unread` are passed over. Raises Damaged for one that is none."""
-        entries = sorted((BackupName.parse(name) for name in names), key=rank)
-        return cls(
-            tuple(entry for entry in entries if str(entry) not in unread),
-            tuple(entry for entry in entries if str(entry) in unread),
-        )
+    def of(
+        cls,
+        names: Iterable[str],
+        lineage: Callable[[BackupName], Lineage | None] = lambda _: None,
+        unread: Collection[str] = (),
+    ) -> Catalog:
+        """Make a catalog of names at hand. Raises Damaged for one that is not a manifest's."""
+        folders: dict[str, dict[str, None]] = {}
+        for name in names:
+            BackupName.parse(name)
+            parts = name.split("/")
+            for depth in range(1, len(parts)):
+                inside = "/".join(parts[: depth + 1]) + "/" * (depth + 1 < len(parts))
+                folders.setdefault("/".join(parts[:depth]) + "/", {})[inside] = None
+        return cls(lambda folder: folders.get(folder, ()), lineage, unread)
+
+    def without(self, absent: Collection[str]) -> Catalog:
+        """Return the same look at the archive, as if the manifests of these names were not there."""
+        made = copy(self)
+        made._absent = self._absent | frozenset(absent)  # noqa: SLF001
+        made._blocks = OrderedDict((key, made._present(block)) for key, block in self._blocks.items())  # noqa: SLF001
+        for known in ("entries", "_heads"):
+            made.__dict__.pop(known, None)
+        return made
+
+    # Which there are
+
+    @cached_property
+    def entries(self) -> tuple[BackupName, ...]:
+        """All backups in the order of their numbers. Some 700 bytes each: not for a question that needs few."""
+        return tuple(self.newest())[::-1]
+
+    def newest(self) -> Iterator[BackupName]:
+        """Yield all backups, the newest first."""
+        return merge(*(self._of(generation) for generation in self._generations), key=rank, reverse=True)
+
+    def since(self, number: int) -> tuple[BackupName, ...]:
+        """Return the backups with this number or a greater one."""
+        return tuple(takewhile(lambda entry: entry.number >= number, self.newest()))[::-1]
+
+    def recent(self, generation: str) -> tuple[BackupName, ...]:
+        """Return the backups of the newest two thousands of numbers of a generation, in order."""
+        blocks = islice(self._down(generation), 2)
+        return tuple(entry for block in blocks for entry in block if str(entry) not in self.unread)[::-1]
+
+    @cached_property
+    def _heads(self) -> tuple[BackupName, ...]:
+        heads = [head for generation in self._generations for head in islice(self._of(generation), 1)]
+        return tuple(sorted(heads, key=rank, reverse=True))
 
     def heads(self) -> tuple[BackupName, ...]:
         """Return the newest backup of each generation, the newest first."""
-        newest: dict[str, BackupName] = {}
-        for entry in self.entries:
-            newest[entry.generation] = entry
-        return tuple(sorted(newest.values(), key=rank, reverse=True))
+        return self._heads
 
     def head(self, generation: str | None = None) -> BackupName | None:
         """Return the newest backup, of all or of one generation. Raises UsageError for one that is not there."""
         if generation is None:
-            return self.entries[-1] if self.entries else None
-        for head in self.heads():
+            return self._heads[0] if self._heads else None
+        for head in self._heads:
             if head.generation == generation:
                 return head
-        known = ", ".join(head.generation for head in self.heads()) or "none"
+        known = ", ".join(head.generation for head in self._heads) or "none"
         raise UsageError(f"no generation {generation} in this archive", hint=f"It holds: {known}.")
 
-    def line(self, head: BackupName) -> tuple[BackupName, ...]:
-        """
-        Return a backup and those it continues, oldest first.
-
-        Where one was pruned the next older one of the generation follows: with it, whatever raced it has gone.
-        """
-        known = sorted((one for one in (*self.entries, *self.unread) if one.generation == head.generation), key=rank)
-        by_random = {entry.random: entry for entry in known}
-        line = [head]
-        while line[-1].parent is not None:
-            parent = by_random.get(line[-1].parent)
-            if parent is None:
-                older = known[: bisect_left(known, (line[-1].number,), key=lambda one: (one.number,))]
-                parent = older[-1] if older else None
-            if parent is None or rank(parent) >= rank(line[-1]):
-                break
-            line.append(parent)
-        return tuple(entry for entry in reversed(line) if entry not in self.unread)
-
-    def without(self, names: Collection[str]) -> Catalog:
-        """Return the catalog as if the manifests of these names were not there."""
-        return Catalog(tuple(entry for entry in self.entries if str(entry) not in names), self.unread)
-
-    def strays(self, head: BackupName) -> tuple[BackupName, ...]:
-        """Return backups of the head's generation that its line does not hold: runs that raced another."""
-        line = set(self.line(head))
-        return tuple(entry for entry in self.entries if entry.generation == head.generation and entry not in line)
+    def next_number(self) -> int:
+        return self._heads[0].number + 1 if self._heads else 1
 
     def find(self, backup: str) -> BackupName:
-        """Return a backup by its id or an unambiguous part of it. Raises UsageError."""
-        entries = (*self.entries, *self.unread)
-        found = [entry for entry in entries if entry.backup == backup]
-        found = found or [entry for entry in entries if backup and backup in entry.backup]
+        """Return a backup by its id or an unambiguous part of it, which takes a look at all. Raises UsageError."""
+        found = find(
+            backup, [(self._thousands(generation), generation) for generation in self._generations], self._block
+        )
         if len(found) == 1:
             return found[0]
         problem = "names no backup" if not found else f"could be {len(found)} backups"
         raise UsageError(f"{backup!r} {problem}", hint="`zbackup list` shows the ids. Prune may have removed it.")
 
     def holds(self, entry: BackupName) -> bool:
-        return entry in self.entries or entry in self.unread
+        """Tell whether a backup is there and can be read."""
+        return str(entry) not in self.unread and self.lists(entry)
 
-    def next_number(self) -> int:
-        return self.entries[-1].number + 1 if self.entries else 1
+    def lists(self, entry: BackupName) -> bool:
+        """Tell whether a backup is there, whether it can be read or not."""
+        return entry in self._block(entry.generation, entry.thousand)
+
+    # Which continues which
+
+    def line(self, head: BackupName) -> Iterator[BackupName]:
+        """
+        Yield a backup and those it continues, newest first.
+
+        Where one was pruned the next older one of the generation follows: with it, whatever raced it has gone.
+        """
+        return (entry for entry in self._line(head) if str(entry) not in self.unread)
+
+    def strays(self, head: BackupName, *near: BackupName) -> tuple[BackupName, ...]:
+        """
+        Return backups of the head's generation that its line does not hold: runs that raced another.
+
+        Of the newest two thousands of numbers, and of the thousands of those in `near`.
+        """
+        recent = {entry.thousand for entry in self.recent(head.generation)}
+        found = [
+            stray
+            for thousand in sorted(recent | {entry.thousand for entry in near if entry.generation == head.generation})
+            for stray in self._beside(head, thousand)
+        ]
+        return tuple(sorted(found, key=rank))
+
+    def answering(self, head: BackupName, at: datetime) -> tuple[BackupName, bool] | None:
+        """
+        Choose the backup of the head's line that answers for an instant, and whether its answer is final.
+
+        The first one whose horizon is above the instant; between the newest horizon and its snapshot the head
+        answers from its tail, not finally; beyond that nobody does.
+        """
+
+        def above(entry: BackupName) -> bool:
+            return entry.horizon is not None and entry.horizon > at
+
+        if not above(head):
+            return (head, False) if at <= head.snapshot else None
+        line = takewhile(above, chain((head,), self.line(self._back(head, above))))
+        return deque(line, maxlen=1).pop(), True
+
+    def _beside(self, head: BackupName, thousand: int) -> Iterator[BackupName]:
+        """Yield the backups of one thousand of the head's generation that its line does not hold."""
+        top = self._back(head, lambda entry: entry.thousand >= thousand)
+        line = set(takewhile(lambda entry: entry.thousand >= thousand, self._line(top)))
+        for entry in self._block(head.generation, thousand):
+            if entry not in line and str(entry) not in self.unread:
+                yield entry
+
+    def _line(self, head: BackupName) -> Iterator[BackupName]:
+        entry: BackupName | None = head
+        while entry is not None:
+            yield entry
+            entry = self._parent(entry)
+
+    def _parent(self, entry: BackupName) -> BackupName | None:
+        """
+        Return what a backup continues, or what follows where that was pruned.
+
+        The name tells the random part of the parent's id. Where the folders near hold none that has it, the manifest
+        tells the whole name; where it cannot be read, the rest of the generation is looked through.
+        """
+        if entry.parent is None:
+            return None
+        near = (self._block(entry.generation, entry.thousand),)
+        older: BackupName | None = None
+        for block in chain(near, self._down(entry.generation, entry.thousand - 1)):
+            for one in islice(block, bisect_left(block, -entry.number, key=lambda one: -one.number), None):
+                # The nearest: of millions some share the random part of their ids.
+                if one.random == entry.parent and rank(one) < rank(entry):
+                    return one
+                if older is None and one.number < entry.number:
+                    older = one
+            if older is not None and (told := self._told(entry)) is not None:
+                return told if self.lists(told) else older
+        return older
+
+    def _told(self, entry: BackupName) -> BackupName | None:
+        """Return the parent that a manifest names; None when it cannot be read, or names none that can be it."""
+        lineage = self._lineage_of(entry)
+        told = BackupName.parse(lineage.parent) if lineage and lineage.parent else None
+        possible = told is not None and told.generation == entry.generation and told.number < entry.number
+        return told if possible else None
+
+    def _back(self, head: BackupName, wanted: Callable[[BackupName], bool]) -> BackupName:
+        """
+        Go back along the links of a line as far as they lead to what is wanted, which all that is newer must be.
+
+        What cannot be read leads nowhere: from there the names tell the line, a thousand to a listing.
+        """
+        entry = head
+        while links := [link for link in self._links_of(entry) if wanted(link)]:
+            further = next((link for link in sorted(links, key=rank) if self._lineage_of(link) is not None), None)
+            if further is None:
+                break
+            entry = further
+        return entry
+
+    def _links_of(self, entry: BackupName) -> Iterator[BackupName]:
+        lineage = self._lineage_of(entry)
+        ancestry = lineage.ancestry if lineage else None
+        for link in map(BackupName.parse, ancestry.links if ancestry else ()):
+            if link.generation == entry.generation and link.number < entry.number:
+                yield link
+
+    def _lineage_of(self, entry: BackupName) -> Lineage | None:
+        """Return what a manifest tells of its line; None where it is not there or cannot be read."""
+        if str(entry) in self._absent:
+            return None
+        if entry not in self._lineages:
+            try:
+                self._lineages[entry] = self._lineage(entry)
+            except (Damaged, ObjectMissing):
+                self._lineages[entry] = None
+        return self._lineages[entry]
+
+    # Folders
+
+    @cached_property
+    def _flat(self) -> dict[tuple[str, int], list[BackupName]]:
+        """Manifests in no folders, as they once were: there are few."""
+        found: dict[tuple[str, int], list[BackupName]] = {}
+        for entry in map(BackupName.parse, filter(is_manifest, self._top)):
+            found.setdefault((entry.generation, entry.thousand), []).append(entry)
+        return found
+
+    @cached_property
+    def _top(self) -> tuple[str, ...]:
+        return tuple(self._listed(MANIFESTS))
+
+    @cached_property
+    def _generations(self) -> tuple[str, ...]:
+        folders = (name.removeprefix(MANIFESTS).rstrip("/") for name in self._top if name.endswith("/"))
+        return tuple(sorted({*(name for name in folders if len(name) == 8), *(key[0] for key in self._flat)}))
+
+    def _of(self, generation: str) -> Iterator[BackupName]:
+        """Yield the backups of a generation, the newest first."""
+        return (entry for block in self._down(generation) for entry in block if str(entry) not in self.unread)
+
+    def _down(self, generation: str, most: int | None = None) -> Iterator[Block]:
+        """Yield the backups of a generation by thousands, up to one of them, the greatest first."""
+        for thousand in self._thousands(generation, most):
+            if block := self._block(generation, thousand):
+                yield block
+
+    def _thousands(self, generation: str, most: int | None = None) -> Iterator[int]:
+        flat = [thousand for name, thousand in self._flat if name == generation]
+        millions = self._numbers(f"{MANIFESTS}{generation}/", 4)
+        for million in sorted({*millions, *(thousand // THOUSAND for thousand in flat)}, reverse=True):
+            if most is not None and million > most // THOUSAND:
+                continue
+            inside = self._numbers(f"{MANIFESTS}{generation}/{million:04d}/", 3) if million in millions else ()
+            there = {million * THOUSAND + number for number in inside}
+            there.update(thousand for thousand in flat if thousand // THOUSAND == million)
+            yield from (thousand for thousand in sorted(there, reverse=True) if most is None or thousand <= most)
+
+    def _numbers(self, folder: str, digits: int) -> tuple[int, ...]:
+        """Return the folders in a folder that are called by so many digits."""
+        if folder not in self._inside:
+            names = (name.removeprefix(folder).rstrip("/") for name in self._listed(folder) if name.endswith("/"))
+            found = (int(name) for name in names if len(name) == digits and name.isascii() and name.isdecimal())
+            self._inside[folder] = tuple(sorted(found))
+        return self._inside[folder]
+
+    def _block(self, generation: str, thousand: int) -> Block:
+        key = generation, thousand
+        if key not in self._blocks:
+            folder = manifests_of(generation, thousand)
+            found = [BackupName.parse(name) for name in self._listed(folder) if is_manifest(name)]
+            block = sorted([*found, *self._flat.get(key, ())], key=rank, reverse=True)
+            self._blocks[key] = self._present(block)
+            if len(self._blocks) > HELD:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(key)
+        return self._blocks[key]
+
+    def _present(self, block: Iterable[BackupName]) -> Block:
+        return tuple(entry for entry in block if not self._absent or str(entry) not in self._absent)
 
 
 def rank(entry: BackupName) -> tuple[int, datetime, datetime, str]:
     """Order of backups: the greatest one is the head that the next run continues."""
     return entry.number, entry.horizon or BEGINNING, entry.snapshot, entry.backup
-
-
-def answering(line: tuple[BackupName, ...], at: datetime) -> tuple[BackupName, bool] | None:
-    """
-    Choose the backup of a line that answers for an instant, and whether its answer is final.
-
-    The first one whose horizon is above the instant; between the newest horizon and its snapshot the newest
-    one answers from its tail, not finally; beyond that nobody does.
-    """
-    for entry in line:
-        if entry.horizon is not None and entry.horizon > at:
-            return entry, True
-    newest = line[-1]
-    return (newest, False) if at <= newest.snapshot else None

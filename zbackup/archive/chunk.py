@@ -20,7 +20,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from io import BytesIO
-from itertools import pairwise
 from typing import BinaryIO, cast
 
 import zstandard
@@ -171,8 +170,8 @@ class ChunkWriter:
             first=self._first.texts() if self._first else (),
             last=self._last.texts() if self._last else (),
             frames=tuple(self._frames),
-            instances={unescape(key).decode(): count for key, count in sorted(self._instances.items())},
-            aggregate_types={unescape(key).decode(): count for key, count in sorted(self._types.items())},
+            instances=texts(self._instances),
+            aggregate_types=texts(self._types),
         )
         body = codec.dump(trailer)
         if codec.load(body, Trailer, "trailer") != trailer:
@@ -269,13 +268,8 @@ def inspect_frame(rows: list[bytes], after: Cursor | None) -> FrameFacts:
     first, last = cursor_of(rows[0]), cursor_of(rows[-1])
     if after is not None and not after < first:
         raise ValueError(f"{first.texts()} does not come after {after.texts()}")
-    for at, (before, this) in enumerate(pairwise(created), 1):
-        if before < this:
-            continue
-        # Within one push the order in it is enough to see that keys ascend.
-        if before == this and positions[at - 1] == positions[at] and int(orders[at - 1]) < int(orders[at]):
-            continue
-        one, other = cursor_of(rows[at - 1]), cursor_of(rows[at])
+    for at in _doubtful(created, positions, orders):
+        one, other = cursor_of(rows[at]), cursor_of(rows[at + 1])
         if not one < other:
             raise ValueError(f"{other.texts()} does not come after {one.texts()}")
     least, greatest = _extremes(positions, rows)
@@ -287,6 +281,22 @@ def _columns(rows: list[bytes]) -> tuple[tuple[bytes, ...], ...]:
     if _is_huge(rows[-1]):
         return tuple(zip(*(key_of(row)[:5] for row in rows), strict=True))
     return tuple(zip(*[row.split(b"\t", 5) for row in rows], strict=True))[:5]
+
+
+def _doubtful(created: tuple[bytes, ...], positions: tuple[bytes, ...], orders: tuple[bytes, ...]) -> list[int]:
+    """
+    Return where a row does not plainly come before the next one.
+
+    Plain is a later time, or a higher place in the same push: natural numbers sort by length, then by digits.
+    """
+    return [
+        at
+        for at, (one, two, here, there, low, high) in enumerate(
+            zip(created, created[1:], positions, positions[1:], orders, orders[1:], strict=False)
+        )
+        if one >= two
+        and not (one == two and here == there and (low < high if len(low) == len(high) else len(low) < len(high)))
+    ]
 
 
 def _extremes(positions: tuple[bytes, ...], rows: list[bytes]) -> tuple[Decimal, Decimal]:
@@ -353,6 +363,11 @@ def split_rows(frame: bytes) -> list[bytes]:
         return [frame] if frame else []
     rows = BytesIO(frame).readlines()
     return rows if rows[-1].endswith(b"\n") else rows[:-1]
+
+
+def texts(counts: Counter[bytes]) -> dict[str, int]:
+    """Return counts by what the fields say, as a trailer has them."""
+    return {unescape(key).decode(): count for key, count in sorted(counts.items())}
 
 
 def _created(row: bytes) -> str:

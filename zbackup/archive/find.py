@@ -44,6 +44,17 @@ def rows_until(archive: Archive, chunks: Iterable[ChunkRef], at: datetime) -> in
     return rows
 
 
+def rows_at(archive: Archive, manifest: Manifest, at: datetime) -> int:
+    """Count the rows of a backup at or before an instant exactly; of its indexes one that holds both sides is read."""
+    rows = 0
+    for index in manifest.log.indexes:
+        if index.hi <= at:
+            rows += index.rows
+        elif index.lo <= at:
+            rows += rows_until(archive, (chunk for chunk in archive.index(index) if chunk.rows), at)
+    return rows + rows_until(archive, (chunk for chunk in (*manifest.log.chunks, *manifest.tail) if chunk.rows), at)
+
+
 def with_position(archive: Archive, chunks: Iterable[ChunkRef], position: Decimal) -> set[datetime]:
     """Return the instants of the events that hold exactly this position."""
     found: set[datetime] = set()

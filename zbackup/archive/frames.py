@@ -49,14 +49,26 @@ def unpack(body: bytes, most: int) -> bytes:
 
 def decoded(peek: Callable[[int], bytes], take: Callable[[int], bytes]) -> Iterator[bytes]:
     """
-    Decode one frame of a stream, at most 128 KiB (one block) at a time.
+    Decode one frame of a stream: at once where it says that it is small, else at most 128 KiB (one block) at a time.
 
     `peek` shows up to so many bytes that come next, `take` consumes exactly so many. Raises ZstdError.
     """
     start = peek(_HEADER_MOST)
-    checksum = zstandard.get_frame_parameters(start).has_checksum
-    decoder = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES).decompressobj()
-    yield decoder.decompress(take(zstandard.frame_header_size(start)))
+    parameters = zstandard.get_frame_parameters(start)
+    parts = _parts(take, zstandard.frame_header_size(start), checksum=parameters.has_checksum)
+    if parameters.content_size <= PIECE_BYTES:
+        decoder = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES)
+        yield decoder.decompress(_joined(parts), allow_extra_data=False)
+        return
+    growing = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES).decompressobj()
+    yield from map(growing.decompress, parts)
+    if not growing.eof:
+        raise zstandard.ZstdError("a frame does not end with its last block")
+
+
+def _parts(take: Callable[[int], bytes], header_bytes: int, *, checksum: bool) -> Iterator[bytes]:
+    """Cut out one frame: its header, its blocks, its checksum."""
+    yield take(header_bytes)
     last = False
     while not last:
         head = take(_BLOCK_HEADER)
@@ -64,11 +76,18 @@ def decoded(peek: Callable[[int], bytes], take: Callable[[int], bytes]) -> Itera
         last, kind, size = bool(number & 1), number >> 1 & 3, number >> 3
         if kind == _RESERVED or size > zstandard.BLOCKSIZE_MAX:
             raise zstandard.ZstdError("a block is of no known kind or size")
-        yield decoder.decompress(head + take(1 if kind == _RLE else size))
+        yield head + take(1 if kind == _RLE else size)
     if checksum:
-        yield decoder.decompress(take(_CHECKSUM))
-    if not decoder.eof:
-        raise zstandard.ZstdError("a frame does not end with its last block")
+        yield take(_CHECKSUM)
+
+
+def _joined(parts: Iterable[bytes]) -> bytes:
+    whole = bytearray()
+    for part in parts:
+        whole += part
+        if len(whole) > PIECE_BYTES:
+            raise zstandard.ZstdError("a frame has more bytes than its rows can have")
+    return bytes(whole)
 
 
 def pieces(blocks: Iterable[bytes], name: str, row_bytes: int) -> Iterator[bytes]:

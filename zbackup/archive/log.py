@@ -6,9 +6,10 @@ Groups of 1 000 chunks become shared index objects; a group that is not touched 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import INDEX_CHUNKS, ChunkRef, IndexRef, Log, Totals
@@ -35,6 +36,19 @@ class LogEdit:
         """Yield the chunks as they now stand."""
         for group in self._groups:
             yield from self._held(group)
+
+    def newest(self) -> Iterator[ChunkRef]:
+        """Yield the chunks as they now stand, the newest first; an index is read when it is come to."""
+        for group in reversed(self._groups):
+            yield from reversed(self._held(group))
+
+    def parts(self) -> Iterator[tuple[datetime, datetime, Callable[[], Sequence[ChunkRef]]]]:
+        """Yield, oldest first, ranges of many chunks and how to read them: what an index tells without being read."""
+        for group in self._groups:
+            if group.index is not None and group.held is None:
+                yield group.index.lo, group.index.hi, partial(self._held, group)
+            elif held := self._held(group):
+                yield held[0].lo, held[-1].hi, partial(self._held, group)
 
     def end(self) -> datetime:
         """Return where the last chunk ends."""

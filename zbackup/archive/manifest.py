@@ -111,6 +111,32 @@ class CaptureRef:
     schema: bool
     """whether schema text was captured"""
 
+    @property
+    def whole(self) -> bool:
+        """False for the encryption keys that --no-capture leaves."""
+        return self.schema or self.tables > 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ancestry:
+    """What a backup tells of its line (ancestry.py)."""
+
+    length: int
+    """how many backups the line has had, up to this one"""
+    links: tuple[str, ...]
+    """names of manifests of the line, the newest first; each is the last one below some round number"""
+    captured: str | None
+    """the newest older one of the line that may have a whole capture: none between has; None: none at all"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What is read of a manifest to go back along its line."""
+
+    format: int
+    parent: str | None = None
+    ancestry: Ancestry | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -152,6 +178,13 @@ class Manifest:
     amendments: tuple[Amendment, ...] = ()
     capture: CaptureRef | None = None
     warnings: tuple[str, ...] = ()
+    ancestry: Ancestry | None = None
+    """None: it was written before there was such"""
+
+    @property
+    def captured(self) -> bool:
+        """Whether it has a whole capture."""
+        return self.capture is not None and self.capture.whole
 
 
 @dataclass(frozen=True, slots=True)

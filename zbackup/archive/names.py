@@ -2,7 +2,7 @@
 Names of the objects of an archive.
 
     archive/<archive id>-<digest>.json        what makes a folder an archive; written by init
-    runs/<backup>-<digest>.json               run record, before the first chunk
+    runs/<day>/<parent>_<backup>-<digest>.json    run record, before the first chunk; by the backup it continues
     leases/<hour>/<run>_<until>-<digest>.json     until when a run wants no other beside it
     leases/<hour>/<run>_released.json             that it does not any more
     events/<backup>/<slice>.<part>[e]-<digest>.zst   sealed chunks and tails; `e` ends its slice
@@ -10,13 +10,16 @@ Names of the objects of an archive.
     tables/rows/<xx>/<row>-<digest>.zst       one row of a table that is stored row by row, such as system.assets
     captures/<digest>.json.zst                list of the tables of one capture
     indexes/<backup>-<digest>.json.zst        up to 1 000 chunks of a log
-    manifests/<number>_<backup>_<generation>_<parent>_<horizon>_<snapshot>_<digest>.json
+    manifests/<generation>/<millions>/<thousands>/
+        <number>_<backup>_<generation>_<parent>_<horizon>_<snapshot>_<digest>.json
     tombstones/<id>_<due>-<digest>.json       names of objects that a prune may remove from an instant on
 
 Every name carries a digest or a run id, so none is used twice. A digest in a name is SHA-256 in hex of the
 stored bytes, cut to 32 digits where something else holds the whole of it; what nothing else vouches for
 has all 64. The name of a manifest holds what is needed to choose among backups, so that a
-listing is enough to plan. The name of a row begins with the digest of the header and the row before
+listing is enough to plan; its folders, that no listing is long: one holds the backups of a generation whose numbers
+begin alike, a thousand numbers. Before there were folders, manifests and run records lay directly in theirs; such
+manifests are read for ever. The name of a row begins with the digest of the header and the row before
 compression (32 digits): by it a row is found again, and a listing is enough to refer to it.
 
 A name of content alone (tables, captures) may stand on a tombstone list. A run that needs its content then stores
@@ -26,7 +29,7 @@ it under the same name with the id of the backup before the ending: `tables/<xx>
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, Self
 
@@ -44,12 +47,15 @@ MANIFESTS = "manifests/"
 PROBES = "probes/"
 TOMBSTONES = "tombstones/"
 
+THOUSAND = 1000
+"""Numbers of one folder of manifests: one answer of a listing."""
+
 COMPACTED = "compact"
 """Slice of chunks that were merged from others."""
 
 _BACKUP = r"\d{8}T\d{6}Z-[0-9a-f]{8}"
 _MANIFEST = re.compile(
-    rf"manifests/(?P<number>\d{{10}})_(?P<backup>{_BACKUP})_(?P<generation>[0-9a-f]{{8}})"
+    rf"manifests/(?P<folders>[0-9a-f]{{8}}/\d{{4}}/\d{{3}}/)?(?P<number>\d{{10}})_(?P<backup>{_BACKUP})_(?P<generation>[0-9a-f]{{8}})"
     r"_(?P<parent>[0-9a-f]{8}|none)_(?P<horizon>\d{8}T\d{12}|none)_(?P<snapshot>\d{8}T\d{12})"
     r"_(?P<sha256>[0-9a-f]{64})\.json"
 )
@@ -58,7 +64,9 @@ _RECORD = re.compile(r"-([0-9a-f]{64})\.json$")
 _CHUNK = re.compile(
     rf"events/(?P<backup>{_BACKUP})/(?P<slice>\w+)\.(?P<part>\d{{4}})(?P<last>e?)-(?P<sha256>[0-9a-f]{{32}})\.zst"
 )
-_RUN = re.compile(rf"runs/(?P<backup>{_BACKUP})-[0-9a-f]{{64}}\.json")
+_RUN = re.compile(
+    rf"runs/((none/none|(?P<day>\d{{8}})/(?P=day)T\d{{6}}Z-[0-9a-f]{{8}})_)?(?P<backup>{_BACKUP})-[0-9a-f]{{64}}\.json"
+)
 _TABLE = re.compile(rf"tables/[0-9a-f]{{2}}/[0-9a-f]{{32}}(-{_BACKUP})?\.zst")
 _ROW = re.compile(rf"tables/rows/[0-9a-f]{{2}}/(?P<row>[0-9a-f]{{32}})-(?P<sha256>[0-9a-f]{{64}})(-{_BACKUP})?\.zst")
 _CAPTURE = re.compile(rf"captures/[0-9a-f]{{32}}(-{_BACKUP})?\.json\.zst")
@@ -70,7 +78,6 @@ _LEASE = re.compile(
 
 _KINDS: dict[Kind, re.Pattern[str]] = {
     "archive": re.compile(r"archive/[0-9A-Za-z-]+-[0-9a-f]{64}\.json"),
-    "manifest": _MANIFEST,
     "index": _INDEX,
     "chunk": _CHUNK,
     "capture": _CAPTURE,
@@ -80,7 +87,7 @@ _KINDS: dict[Kind, re.Pattern[str]] = {
     "probe": re.compile(r"probes/.+"),
     "tombstones": _TOMBSTONES,
 }
-"""Whatever an archive may hold: what is none of these, `prune` leaves alone."""
+"""Whatever an archive may hold beside manifests: what is none of these, `prune` leaves alone."""
 
 
 def backup_id(now: datetime, random: str) -> str:
@@ -88,8 +95,21 @@ def backup_id(now: datetime, random: str) -> str:
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{random}"
 
 
+def is_backup(text: str) -> bool:
+    """Tell whether this is a whole id of a backup."""
+    return re.fullmatch(_BACKUP, text) is not None
+
+
+def backup_in(name: str) -> str:
+    """Return the id of the run that wrote a chunk or an index, '' when the name has none."""
+    found = re.search(_BACKUP, name)
+    return found[0] if found else ""
+
+
 def is_manifest(name: str) -> bool:
-    return _MANIFEST.fullmatch(name) is not None
+    """Tell whether this is the name of a manifest, in the folders of its generation and number, or in none."""
+    match = _MANIFEST.fullmatch(name)
+    return match is not None and match["folders"] in (None, _folders(match["generation"], int(match["number"])))
 
 
 Kind = Literal["archive", "manifest", "index", "chunk", "capture", "table", "run", "lease", "probe", "tombstones"]
@@ -97,11 +117,23 @@ Kind = Literal["archive", "manifest", "index", "chunk", "capture", "table", "run
 
 def kind_of(name: str) -> Kind | None:
     """Tell what an object is; None for what no zbackup of this version stores."""
+    if name.startswith(MANIFESTS):
+        return "manifest" if is_manifest(name) else None
     return next((kind for kind, pattern in _KINDS.items() if pattern.fullmatch(name)), None)
 
 
-def run_record(backup: str, sha256: str) -> str:
-    return f"{RUNS}{backup}-{sha256}.json"
+def manifests_of(generation: str, thousand: int) -> str:
+    """Return what the names of a generation's manifests begin with whose numbers are of one thousand."""
+    return f"{MANIFESTS}{_folders(generation, thousand * THOUSAND)}"
+
+
+def run_record(parent: str | None, backup: str, sha256: str) -> str:
+    return f"{runs_of(parent)}{backup}-{sha256}.json"
+
+
+def runs_of(parent: str | None) -> str:
+    """Return what the names of the records of runs begin with that continue a backup, by its id."""
+    return f"{RUNS}{parent[:8]}/{parent}_" if parent else f"{RUNS}none/none_"
 
 
 def run_of(name: str) -> str | None:
@@ -259,12 +291,19 @@ class BackupName:
     horizon: datetime | None
     snapshot: datetime
     sha256: str
+    flat: bool = field(default=False, compare=False)
+    """it lies in no folders, as all did once"""
 
     def __str__(self) -> str:
+        folders = "" if self.flat else _folders(self.generation, self.number)
         return (
-            f"{MANIFESTS}{self.number:010d}_{self.backup}_{self.generation}_{self.parent or 'none'}"
+            f"{MANIFESTS}{folders}{self.number:010d}_{self.backup}_{self.generation}_{self.parent or 'none'}"
             f"_{_stamp(self.horizon)}_{_stamp(self.snapshot)}_{self.sha256}.json"
         )
+
+    @property
+    def thousand(self) -> int:
+        return self.number // THOUSAND
 
     @property
     def random(self) -> str:
@@ -273,7 +312,7 @@ class BackupName:
     @classmethod
     def parse(cls, name: str) -> Self:
         """Read a manifest's name. Raises Damaged."""
-        match = _MANIFEST.fullmatch(name)
+        match = _MANIFEST.fullmatch(name) if is_manifest(name) else None
         if match is None:
             raise Damaged(
                 f"{name} is not the name of a manifest",
@@ -288,9 +327,14 @@ class BackupName:
                 _instant(match["horizon"]),
                 _instant(match["snapshot"]) or datetime.now(UTC),
                 match["sha256"],
+                flat=match["folders"] is None,
             )
         except ValueError as error:
             raise Damaged(f"{name}: {error}", hint="Move the object away.") from error
+
+
+def _folders(generation: str, number: int) -> str:
+    return f"{generation}/{number // THOUSAND // THOUSAND:04d}/{number // THOUSAND % THOUSAND:03d}/"
 
 
 def _stamp(instant: datetime | None) -> str:
@@ -298,4 +342,4 @@ def _stamp(instant: datetime | None) -> str:
 
 
 def _instant(stamp: str) -> datetime | None:
-    return None if stamp == "none" else datetime.strptime(stamp, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+    return None if stamp == "none" else datetime.fromisoformat(f"{stamp[:15]}.{stamp[15:]}+00:00")

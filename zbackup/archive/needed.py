@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 
 from zbackup.archive.catalog import Catalog
-from zbackup.archive.manifest import Amendment, CaptureRef, ChunkRef, Manifest
+from zbackup.archive.manifest import Amendment, ChunkRef, Manifest
 from zbackup.archive.names import BackupName
 from zbackup.errors import UsageError
 
@@ -112,7 +112,7 @@ def needed(
     lost: list[Lost] = []
     border = now - rules.window
     for head in catalog.heads():
-        line = catalog.line(head)
+        line = tuple(catalog.line(head))
         dead = _given_up(catalog, head, rules, covered)
         reasons = {} if dead else {head: "the newest of its generation"}
         stays = [_window(catalog, head, border)]
@@ -147,11 +147,6 @@ def covered(
     )
 
 
-def is_whole(capture: CaptureRef) -> bool:
-    """Tell a capture from the encryption keys that --no-capture leaves."""
-    return capture.schema or capture.tables > 1
-
-
 def is_lossy(found: Amendment) -> bool:
     return found.removed + found.changed > 0
 
@@ -173,18 +168,16 @@ def _window(catalog: Catalog, head: BackupName, border: datetime) -> Iterator[tu
     """Yield what was the newest at some moment of the window, and what raced it."""
     if head.snapshot < border:
         return
-    older = [entry for entry in catalog.line(head) if entry.snapshot < border]
+    before = next((entry for entry in catalog.line(head) if entry.snapshot < border), None)
     for entry in catalog.entries:
-        if entry.generation == head.generation and (entry.snapshot >= border or entry in older[-1:]):
+        if entry.generation == head.generation and (entry.snapshot >= border or entry == before):
             yield entry, "in the window"
 
 
 def _captures(
     line: tuple[BackupName, ...], manifests: Mapping[BackupName, Manifest], rules: Rules
 ) -> Iterator[tuple[BackupName, str]]:
-    newest_first = reversed(line)
-    whole = (entry for entry in newest_first if (ref := manifests[entry].capture) is not None and is_whole(ref))
-    return rules.captures.choose(whole)
+    return rules.captures.choose(entry for entry in line if manifests[entry].captured)
 
 
 def _witnesses(
@@ -201,8 +194,8 @@ def _amending(
     line: tuple[BackupName, ...], manifests: Mapping[BackupName, Manifest]
 ) -> Iterator[tuple[BackupName, BackupName]]:
     """Yield the backups of a line that found rows removed or changed, and what each continues."""
-    found = {one.backup for one in manifests[line[-1]].amendments if is_lossy(one)}
-    for entry in line:
+    found = {one.backup for one in manifests[line[0]].amendments if is_lossy(one)}
+    for entry in reversed(line):
         parent = manifests[entry].parent
         if entry.backup in found and parent is not None:
             yield entry, BackupName.parse(parent)
@@ -221,7 +214,7 @@ def missing_parents(
     catalog: Catalog, parents: Mapping[BackupName, str | None], border: datetime | None
 ) -> Iterator[tuple[BackupName, BackupName]]:
     """Yield backups, and what they continue, where this is not there although no prune may have taken it."""
-    known = {str(entry) for entry in (*catalog.entries, *catalog.unread)}
+    known = {*map(str, catalog.entries), *catalog.unread}
     for entry, parent in parents.items():
         if parent is not None and parent not in known:
             name = BackupName.parse(parent)

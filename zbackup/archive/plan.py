@@ -141,7 +141,7 @@ def make_plan(
     added = () if at is None else tuple(
         chunk for chunk in added_since(manifest, head) if first_of(chunk) <= manifest.snapshot
     )  # fmt: skip
-    after = () if at is None else tuple(chunk for chunk in held if last_of(chunk) > at)
+    after = () if at is None else tuple(chunk for chunk in held if _reaches(chunk, at))
     applied = sum(chunk.rows for chunk in added if at is None or first_of(chunk) <= at)
     return RestorePlan(
         point=point,
@@ -241,8 +241,13 @@ def read_range(chunk: PlannedChunk, at: datetime | None) -> tuple[datetime, date
 
 def _planned(chunks: Iterable[ChunkRef], at: datetime | None) -> Iterator[PlannedChunk]:
     for chunk in chunks:
-        if at is None or first_of(chunk) <= at:
-            yield PlannedChunk(chunk, cut=at is not None and last_of(chunk) > at)
+        if at is None or chunk.hi <= at or (chunk.lo <= at and first_of(chunk) <= at):
+            yield PlannedChunk(chunk, cut=at is not None and _reaches(chunk, at))
+
+
+def _reaches(chunk: ChunkRef, at: datetime) -> bool:
+    """Tell whether a chunk holds rows after an instant; for most the range tells, which is proved to hold them."""
+    return chunk.hi > at and (chunk.lo > at or last_of(chunk) > at)
 
 
 def _warnings(manifest: Manifest, at: datetime | None, *, final: bool, added: int) -> Iterator[str]:

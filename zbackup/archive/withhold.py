@@ -103,15 +103,17 @@ class LeastAfter:
         if started is not None:
             self.migrated = max(started, self.migrated or started)
             self.least.clear()
-        least, begin = self.least, max(self.at, self.migrated or self.at)
-        for row in frame.split(b"\n")[:-1]:
-            created, _, _, instance, kind, aggregate, rest = row.split(b"\t", 6)
+        least = self.least
+        rows = frame.split(b"\n")[:-1]
+        # Rows come in order: mostly all of them count.
+        all_count = bool(rows) and self._counts(_created(rows[0])) and self._counts(_created(rows[-1]))
+        for row in rows:
+            _, _, _, instance, kind, aggregate, number, _ = row.split(b"\t", 7)
             key = instance + b"\t" + kind + b"\t" + aggregate
-            sequence = int(rest[: rest.index(b"\t")])
+            sequence = int(number)
             if sequence >= least.get(key, sequence + 1) or key == _EXEMPT_KEY:
                 continue
-            instant = parse_instant(created.decode())
-            if self.at < instant <= self.until and instant >= begin:
+            if all_count or self._counts(_created(row)):
                 least[key] = sequence
         return started is not None
 
@@ -119,6 +121,9 @@ class LeastAfter:
         """Give away what was noted so far."""
         taken, self.least = self.least, {}
         return taken
+
+    def _counts(self, created: datetime) -> bool:
+        return self.at < created <= self.until and (self.migrated is None or created >= self.migrated)
 
     def _migration(self, frame: bytes) -> datetime | None:
         if MIGRATION.encode() not in frame:
@@ -133,6 +138,10 @@ class LeastAfter:
                 if isinstance(said, dict) and said.get("name") == MIGRATION and instant > self.at:
                     found = instant
         return found
+
+
+def _created(row: bytes) -> datetime:
+    return parse_instant(row[: row.index(b"\t")].decode())
 
 
 _EXEMPT_KEY = b"\t".join(EXEMPT)

@@ -23,6 +23,8 @@ def backup(
     audit: options.Audit = None,
     audit_budget: options.AuditBudget = None,
     jobs: options.Jobs = None,
+    rate_limit: options.RateLimit = None,
+    low_impact: options.LowImpact = None,
     horizon_margin: options.HorizonMargin = None,
     horizon_wait: options.HorizonWait = None,
     standby_lag: options.StandbyLag = None,
@@ -54,11 +56,10 @@ def backup(
         if not job.settings.switch("capture"):
             job.no_effect("pg_dump", "nothing is captured")
             job.no_effect("auth_requests", "nothing is captured")
+        chosen = _options(job)
         found, into = job.source(), job.archive()
         with lease.hold(into, "backup", wait=job.settings.duration("wait"), report=job.report):
-            result = use_case.backup(
-                into, found.dsn, _options(job), fence=job.settings.text("fence"), report=job.report
-            )
+            result = use_case.backup(into, found.dsn, chosen, fence=job.settings.text("fence"), report=job.report)
         job.output.result("backup", backup_record(result), backup_lines(result))
         if result.not_captured:
             raise typer.Exit(Findings.exit_code)
@@ -69,7 +70,9 @@ def _options(job: Job) -> BackupOptions:
 
     settings = job.settings
     return BackupOptions(
-        jobs=settings.whole("jobs"),
+        jobs=job.jobs(low_impact=settings.switch("low_impact")),
+        rate_limit=settings.size("rate_limit"),
+        low_impact=settings.switch("low_impact"),
         capture=settings.switch("capture"),
         auth_requests=settings.switch("auth_requests"),
         audit=settings.switch("audit"),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from zbackup import config, dsn
 from zbackup.errors import UsageError
+from zbackup.process import give_way
 from zbackup.settings import Origin
 
 if TYPE_CHECKING:
@@ -75,6 +76,14 @@ class Job:
         """Refuse a flag that would change nothing. Elsewhere a setting may stand for other commands."""
         if flag := self.flag(name):
             raise UsageError(f"{flag} would have no effect: {why}", hint="Leave it out.")
+
+    def jobs(self, *, low_impact: bool) -> int:
+        """Return how many workers there are to be. With low impact it is one, and the process gives way to others."""
+        if not low_impact:
+            return self.settings.whole("jobs")
+        self.no_effect("jobs", f"low_impact ({self.settings['low_impact'].origin}) reads with one worker")
+        give_way()
+        return 1
 
     def store(self, *, create: bool = False) -> Store:
         from zbackup.store.address import open_store

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zbackup import __version__, config, dsn, errors
-from zbackup.cli import backup, doctor, init, plan, prune, restore, show, verify
+from zbackup.cli import backup, diff, doctor, export, init, log, plan, prune, restore, show, verify
 from zbackup.cli import config as config_command
 from zbackup.cli import list as list_command
 from zbackup.cli.options import Context
@@ -87,6 +87,9 @@ for name, command in {
     "list": list_command.list_,
     "show": show.show,
     "plan": plan.plan,
+    "log": log.log,
+    "diff": diff.diff,
+    "export": export.export,
     "restore": restore.restore,
     "verify": verify.verify,
     "prune": prune.prune,

@@ -35,6 +35,8 @@ MasterkeyFile = Annotated[str | None, _of("masterkey_file", "PATH")]
 S3Endpoint = Annotated[str | None, _of("s3_endpoint")]
 S3Addressing = Annotated[str | None, _of("s3_addressing")]
 Jobs = Annotated[str | None, _of("jobs", "N")]
+RateLimit = Annotated[str | None, _of("rate_limit")]
+LowImpact = Annotated[bool | None, _of("low_impact")]
 Capture = Annotated[bool | None, _of("capture")]
 AuthRequests = Annotated[bool | None, _of("auth_requests")]
 Audit = Annotated[bool | None, _of("audit")]
@@ -62,6 +64,26 @@ At = Annotated[
 ]
 Generation = Annotated[
     str | None, typer.Option(metavar="ID", help="The generation to answer from, instead of the newest.")
+]
+
+Instance = Annotated[
+    str | None, typer.Option(metavar="ID", help="Events of this instance alone; empty for those of the system.")
+]
+Org = Annotated[str | None, typer.Option(metavar="ID", help="Events that this organisation owns.")]
+Aggregate = Annotated[
+    str | None, typer.Option(metavar="TYPE[/ID]", help="Events of one aggregate, or of all of its type.")
+]
+EventType = Annotated[
+    str | None, typer.Option(metavar="PATTERN", help="Events of these types, such as `user.human.*`.")
+]
+Since = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="Events created at or after this moment, as --at takes it.")
+]
+Until = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="Events created at or before this moment, as --at takes it.")
+]
+AsOf = Annotated[
+    str, typer.Option("--at", metavar="POINT", help="As a restore of this moment would bring them back, as for plan.")
 ]
 
 Cold = Annotated[bool, typer.Option("--cold", help="Leave derived tables empty, for ZITADEL's setup to rebuild them.")]

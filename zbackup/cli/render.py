@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from zbackup.cli.records import Record, error_record, plain
 from zbackup.cli.texts import count, duration, size
 from zbackup.dsn import MASK
-from zbackup.errors import Interrupted, ZbackupError
+from zbackup.errors import Interrupted, OutputLost, ZbackupError
 from zbackup.progress import Advance, ObjectStored, Progress, Retrying, Step, Warned
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class Output:
         self.stopping = threading.Event()
         self.lost = ""
         """why stdout took no more, although somebody may read it"""
+        self.unread = False
+        """nobody reads stdout any more"""
         self._lock = threading.RLock()
         self._secrets: set[str] = set()
         self._patterns: tuple[re.Pattern[str], ...] = ()
@@ -140,6 +142,29 @@ class Output:
             told = {f"warning: {message}" for message in self._warned}
             self._write(self.out, "".join(f"{self._shown(line)}\n" for line in lines if line not in told))
 
+    def row(self, line: str) -> None:
+        """Give out one of many lines that a command returns: data, in which nothing is masked."""
+        self._stop_bars()
+        self._write(self.out, (line if self.as_json else _CONTROL.sub(_escaped, line)) + "\n")
+
+    def data(self, data: bytes) -> None:
+        """Give out bytes as they are. Raises OutputLost when they are not taken."""
+        self._stop_bars()
+        try:
+            self.out.flush()
+            self.out.buffer.write(data)
+            self.out.buffer.flush()
+        except OSError as error:
+            self.unread = True
+            self._drop(self.out)
+            raise OutputLost(
+                f"stdout: {error.strerror or error}", hint="What came so far is not whole. Run the same again."
+            ) from error
+
+    def tell(self, line: str) -> None:
+        """Tell people something that the result has, too."""
+        self._line(line)
+
     def text(self, text: str) -> None:
         """Give out what is neither (help, version)."""
         self._write(self.out, f"{text}\n")
@@ -160,9 +185,13 @@ class Output:
         """End the progress display; may be called twice."""
         with self._lock:
             self._finish_step()
+            self._stop_bars()
+
+    def _stop_bars(self) -> None:
+        with self._lock:
             if self._bars is not None:
                 self._bars.stop()
-                self._bars = None
+            self._bars = self._task = None
 
     def _step(self, step: Step) -> None:
         self._finish_step()
@@ -243,9 +272,14 @@ class Output:
             except OSError as error:
                 if stream is self.out and not isinstance(error, BrokenPipeError):
                     self.lost = error.strerror or str(error)
-                # Or what is in its buffer fails again, now and at the end of the program.
-                with suppress(OSError, ValueError):
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+                self.unread = self.unread or stream is self.out
+                self._drop(stream)
+
+    @staticmethod
+    def _drop(stream: TextIO) -> None:
+        """Send a stream nowhere, or what is in its buffer fails again, now and at the end of the program."""
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def _shown(self, text: str) -> str:
         """Take secrets out, and write control characters out: names from a database must not steer a terminal."""

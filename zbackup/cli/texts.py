@@ -119,6 +119,8 @@ def listing_lines(listing: Listing) -> Iterator[str]:
         for backup in listing.backups
     ]
     yield from columns(rows)
+    if listing.more:
+        yield f"the newest {len(listing.backups)}; --limit N lists more, --all all of them"
     yield ""
     for window in listing.windows:
         newest = " (newest)" if window.newest else ""

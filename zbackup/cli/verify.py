@@ -25,6 +25,8 @@ def verify(
     source: options.Source = None,
     zitadel_config: options.ZitadelConfig = None,
     jobs: options.Jobs = None,
+    rate_limit: options.RateLimit = None,
+    low_impact: options.LowImpact = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
     config: options.Config = None,
@@ -40,15 +42,22 @@ def verify(
         from zbackup import verify as use_case
         from zbackup.cli.records import plain
         from zbackup.cli.texts import verify_lines
+        from zbackup.database.pace import Pace
 
         if quick and full:
             raise UsageError("--quick and --full exclude each other", hint="Leave both out for the usual depth.")
         against = job.source() if compare or job.flag("source") or job.flag("zitadel_config") else None
+        if against is None:
+            job.no_effect("rate_limit", "no source is read")
+            job.no_effect("low_impact", "no source is read")
+        low = against is not None and job.settings.switch("low_impact")
+        workers = job.jobs(low_impact=low)
         result = use_case.verify(
             job.archive(),
             level="quick" if quick else "full" if full else "default",
             source=against.dsn if against else None,
-            jobs=job.settings.whole("jobs"),
+            jobs=workers,
+            pace=Pace(job.settings.size("rate_limit"), low_impact=low),
             report=job.report,
         )
         job.output.result("verify", plain(result), verify_lines(result))

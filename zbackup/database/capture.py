@@ -1,16 +1,18 @@
 """
 Read the other tables of ZITADEL in the snapshot of a backup.
 
-Each table is read in a short transaction of its own, as COPY text without generated columns, which a restore
-computes again. Rows come in the order of the heap: two runs over an unchanged table give the same bytes, and
-nothing is sorted. What another session rewrites or truncates meanwhile reads as empty without an error, so the
-tables read are compared afterwards with what the catalog shows by then (`rewritten`).
+Each table is read in a short transaction of its own, or in several where the pace wants them shorter, as COPY text
+without generated columns, which a restore computes again. Rows come in the order of the heap: two runs over an
+unchanged table give the same bytes, and nothing is sorted. What another session rewrites or truncates meanwhile reads
+as empty without an error, so the tables read are compared afterwards with what the catalog shows by then
+(`rewritten`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -39,6 +41,11 @@ class Listed:
 
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}"
+
+
+# Of a table that is read in portions, the first, and the most of one: a table may be nearly empty.
+FIRST_BLOCKS = 8
+MOST_BLOCKS = 4096
 
 
 class CannotRead(Exception):
@@ -88,17 +95,56 @@ def read_table(worker: Worker | Holder, table: Listed, *, lock_timeout: timedelt
     Raises CannotRead, Locked when another session keeps the table longer than `lock_timeout` (the worker's).
     """
     try:
-        with worker.transaction() as connection:
-            # Without these the order of rows would depend on who else reads the table.
-            connection.execute("SET LOCAL synchronize_seqscans = off")
-            if lock_timeout is not None:
-                milliseconds = int(lock_timeout.total_seconds() * 1000)
-                connection.execute("SELECT set_config('lock_timeout', %s, true)", (str(milliseconds),))
-            yield from copy_out(connection, _copy(table))
+        if worker.pace.portion_bytes is None:
+            with _reading(worker, lock_timeout) as connection:
+                yield from copy_out(connection, _copy(table))
+        else:
+            yield from _read_portions(worker, table, lock_timeout)
     except psycopg.errors.LockNotAvailable as error:
         raise Locked(f"locked by another session: {_said(error)}") from error
     except _IN_THE_TABLE as error:
         raise CannotRead(_said(error)) from error
+
+
+@contextmanager
+def _reading(worker: Worker | Holder, lock_timeout: timedelta | None) -> Generator[Connection]:
+    with worker.transaction() as connection:
+        # Without this the order of rows would depend on who else reads the table.
+        connection.execute("SET LOCAL synchronize_seqscans = off")
+        if lock_timeout is not None:
+            milliseconds = int(lock_timeout.total_seconds() * 1000)
+            connection.execute("SELECT set_config('lock_timeout', %s, true)", (str(milliseconds),))
+        yield connection
+
+
+def _read_portions(worker: Worker | Holder, table: Listed, lock_timeout: timedelta | None) -> Iterator[bytes]:
+    """Yield the same rows in the same order, some blocks of the heap at a time, the last ones without an end."""
+    first, blocks = 0, FIRST_BLOCKS
+    while True:
+        read_bytes = 0
+        with _reading(worker, lock_timeout) as connection:
+            # Before 14 a range of blocks is looked for in all of them.
+            whole = connection.info.server_version < 140000
+            last = whole or first + blocks >= _blocks(connection, table)
+            part = None if whole else (first, None if last else first + blocks)
+            for row in copy_out(connection, _copy(table, part)):
+                read_bytes += len(row)
+                yield row
+                del row
+            worker.pace.count(read_bytes)
+        if last:
+            return
+        first += blocks
+        blocks = min(worker.pace.next_portion(blocks, read_bytes), MOST_BLOCKS)
+
+
+def _blocks(connection: Connection, table: Listed) -> int:
+    """Return how many blocks the heap has by now, which are all that the snapshot sees; 0 when it is gone."""
+    row = connection.execute(
+        "SELECT coalesce(pg_relation_size(%s), 0) / current_setting('block_size')::bigint", (table.files.oid,)
+    ).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def rewritten(connection: Connection, tables: Iterable[Listed]) -> frozenset[str]:
@@ -113,11 +159,19 @@ def rewritten(connection: Connection, tables: Iterable[Listed]) -> frozenset[str
     return frozenset(str(table) for table in listed if now.get(str(table)) != table.files)
 
 
-def _copy(table: Listed) -> sql.Composed:
-    """Write the COPY of a table's own rows: COPY of a table, unlike a query, leaves out what inherits from it."""
-    columns = sql.SQL(" ({})").format(sql.SQL(", ").join(map(sql.Identifier, table.columns)))
-    return sql.SQL("COPY {}{} TO STDOUT").format(
-        sql.Identifier(table.schema, table.name), columns if table.columns else sql.SQL("")
+def _copy(table: Listed, part: tuple[int, int | None] | None = None) -> sql.Composed:
+    """Write the COPY of a table's own rows, or of those in a part of its blocks; what inherits from it is left out."""
+    name, columns = sql.Identifier(table.schema, table.name), sql.SQL(", ").join(map(sql.Identifier, table.columns))
+    if part is None:
+        return sql.SQL("COPY {}{} TO STDOUT").format(
+            name, sql.SQL(" ({})").format(columns) if table.columns else sql.SQL("")
+        )
+    first, end = part
+    conditions = [sql.SQL("ctid >= {}::tid").format(sql.Literal(f"({first},0)"))]
+    if end is not None:
+        conditions.append(sql.SQL("ctid < {}::tid").format(sql.Literal(f"({end},0)")))
+    return sql.SQL("COPY (SELECT {} FROM ONLY {} WHERE {}) TO STDOUT").format(
+        columns, name, sql.SQL(" AND ").join(conditions)
     )
 
 

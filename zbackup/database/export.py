@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import select
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -14,7 +14,7 @@ import psycopg
 from psycopg import pq, sql
 
 from zbackup.errors import SourceError
-from zbackup.event import BEGINNING, END
+from zbackup.event import BEGINNING, END, Cursor
 from zbackup.source import Counters, EventTable
 
 ORDER = sql.SQL(
@@ -44,13 +44,16 @@ def read_along_index(connection: psycopg.Connection[Any]) -> None:
     )
 
 
-def select_rows(table: EventTable, lo: datetime, hi: datetime) -> sql.Composed:
-    """Write the query for the rows with lo <= created_at < hi, columns and order as archived."""
-    return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}").format(
+def select_rows(
+    table: EventTable, lo: datetime, hi: datetime, *, after: Cursor | None = None, most: int | None = None
+) -> sql.Composed:
+    """Write the query for the rows with lo <= created_at < hi, or the first of them `after` one, as archived."""
+    return sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}{}").format(
         sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns),
         relation(table),
-        _within(lo, hi),
+        _within(lo, hi) if after is None else _beyond(after, hi),
         ORDER,
+        sql.SQL("" if most is None else " LIMIT {}").format(sql.Literal(most)),
     )
 
 
@@ -58,15 +61,24 @@ def relation(table: EventTable) -> sql.Composable:
     return sql.Identifier(table.schema, table.name)
 
 
-def read_rows(connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime) -> Iterator[bytes]:
+def read_rows(
+    connection: psycopg.Connection[Any],
+    table: EventTable,
+    lo: datetime,
+    hi: datetime,
+    *,
+    after: Cursor | None = None,
+    most: int | None = None,
+) -> Iterator[bytes]:
     """
-    Yield the rows of a range as lines of COPY text.
+    Yield the rows of a range, or the first of them `after` one, as lines of COPY text.
 
     After the last one the server's own count is compared with what arrived.
 
     Raises SourceError when they differ; psycopg's errors as they are.
     """
-    yield from copy_out(connection, sql.SQL("COPY ({}) TO STDOUT").format(select_rows(table, lo, hi)))
+    query = select_rows(table, lo, hi, after=after, most=most)
+    yield from copy_out(connection, sql.SQL("COPY ({}) TO STDOUT").format(query))
 
 
 def copy_out(connection: psycopg.Connection[Any], statement: sql.Composed) -> Iterator[bytes]:
@@ -135,13 +147,14 @@ def _error(connection: psycopg.Connection[Any], result: pq.abc.PGresult | None) 
     return kind(message)
 
 
-def digest_of(connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime) -> tuple[str, int]:
-    """Hash the rows of a range as they would be archived; return the digest and their number."""
-    digest, rows = hashlib.sha256(), 0
-    for row in read_rows(connection, table, lo, hi):
+def digest_of(rows: Iterable[bytes]) -> tuple[str, int]:
+    """Hash rows as they would be archived; return the digest and their number."""
+    digest, number = hashlib.sha256(), 0
+    for row in rows:
         digest.update(row)
-        rows += 1
-    return digest.hexdigest(), rows
+        number += 1
+        del row
+    return digest.hexdigest(), number
 
 
 def count(connection: psycopg.Connection[Any], table: EventTable, lo: datetime, hi: datetime) -> int:
@@ -207,6 +220,20 @@ def _within(lo: datetime, hi: datetime) -> sql.Composed:
     if hi < END:
         conditions.append(sql.SQL("created_at < {}").format(_literal(hi)))
     return sql.SQL(" AND ").join(conditions or [sql.SQL("true")])
+
+
+def _beyond(cursor: Cursor, hi: datetime) -> sql.Composed:
+    """Write the condition for what follows a row; its instant stands alone, too, because an index serves that."""
+    place = sql.SQL(", ").join(
+        (
+            _literal(cursor.created_at),
+            sql.SQL("{}::numeric").format(sql.Literal(format(cursor.position, "f"))),
+            sql.Literal(cursor.in_tx_order),
+            *(sql.Literal(text.decode()) for text in (cursor.instance_id, cursor.aggregate_type, cursor.aggregate_id)),
+            sql.Literal(cursor.sequence),
+        )
+    )
+    return sql.SQL("{} AND ({}) > ({})").format(_within(cursor.created_at, hi), ORDER, place)
 
 
 def _literal(instant: datetime) -> sql.Composed:

@@ -17,7 +17,7 @@ from typing import Literal
 from psycopg import sql
 
 from zbackup.archive.plan import PlannedChunk, RestorePlan, read_range
-from zbackup.database.export import ORDER, count, digest_of, read_along_index, relation
+from zbackup.database.export import ORDER, count, digest_of, read_along_index, read_rows, relation
 from zbackup.database.load import Counts
 from zbackup.database.target import Connection, Loaded, each, read_loaded, restoring
 from zbackup.errors import TargetError
@@ -58,7 +58,7 @@ def prove(
     def one(worker: Connection, chunk: PlannedChunk) -> None:
         entry = loaded[chunk.ref.name]
         read_along_index(worker)
-        digest, found = digest_of(worker, table, *read_range(chunk, plan.at))
+        digest, found = digest_of(read_rows(worker, table, *read_range(chunk, plan.at)))
         if (digest, found) != (entry.raw_sha256, entry.rows):
             there, wanted = f"{found} rows, digest {digest[:16]}…", f"{entry.rows} rows, {entry.raw_sha256[:16]}…"
             raise _differs(chunk, plan.at, there, wanted)

@@ -27,6 +27,7 @@ from psycopg import sql
 
 from zbackup.database.connection import cancel, connect
 from zbackup.database.export import ALONG_INDEX
+from zbackup.database.pace import Pace
 
 
 class Snapshot:
@@ -68,24 +69,26 @@ class Snapshot:
 class Worker:
     """A session that reads in somebody's snapshot, one short transaction at a time."""
 
-    def __init__(self, dsn: str, snapshot: str, lock_timeout: timedelta) -> None:
+    def __init__(self, dsn: str, snapshot: str, lock_timeout: timedelta, pace: Pace | None = None) -> None:
         self.connection = connect(dsn)
+        self.pace = pace or Pace()
         self._snapshot = snapshot
         self._lock_timeout = lock_timeout
 
     @contextmanager
     def transaction(self) -> Generator[psycopg.Connection[Any]]:
-        """Open a transaction that sees the snapshot; it ends with the block."""
+        """Open a transaction that sees the snapshot; it ends with the block, and then the pace has its rest."""
         run = self.connection.execute
-        run("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        try:
-            run(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self._snapshot)))
-            _set(self.connection, self._lock_timeout)
-            yield self.connection
-        finally:
-            # Where the connection is lost, what broke first says why.
-            with contextlib.suppress(psycopg.OperationalError):
-                run("ROLLBACK")
+        with self.pace.statement():
+            run("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            try:
+                run(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self._snapshot)))
+                _set(self.connection, self._lock_timeout)
+                yield self.connection
+            finally:
+                # Where the connection is lost, what broke first says why.
+                with contextlib.suppress(psycopg.OperationalError):
+                    run("ROLLBACK")
 
     def close(self) -> None:
         self.connection.close()
@@ -94,22 +97,24 @@ class Worker:
 class Holder:
     """The session that holds the snapshot, as the only worker on it."""
 
-    def __init__(self, snapshot: Snapshot, lock_timeout: timedelta) -> None:
+    def __init__(self, snapshot: Snapshot, lock_timeout: timedelta, pace: Pace) -> None:
         self.connection = snapshot.catalog
+        self.pace = pace
         self._lock_timeout = lock_timeout
 
     @contextmanager
     def transaction(self) -> Generator[psycopg.Connection[Any]]:
-        """Open a part of the transaction; its locks and settings end with the block."""
+        """Open a part of the transaction; its locks and settings end with the block, before the pace's rest."""
         run = self.connection.execute
-        run("SAVEPOINT reading")
-        try:
-            _set(self.connection, self._lock_timeout)
-            yield self.connection
-        finally:
-            with contextlib.suppress(psycopg.OperationalError):
-                run("ROLLBACK TO reading")
-                run("RELEASE reading")
+        with self.pace.statement():
+            run("SAVEPOINT reading")
+            try:
+                _set(self.connection, self._lock_timeout)
+                yield self.connection
+            finally:
+                with contextlib.suppress(psycopg.OperationalError):
+                    run("ROLLBACK TO reading")
+                    run("RELEASE reading")
 
     def close(self) -> None:
         """Leave it open: it belongs to the snapshot."""
@@ -130,11 +135,14 @@ class Workers:
     On a standby it is one alone, and the snapshot's catalog is not to be read while somebody has borrowed it.
     """
 
-    def __init__(self, dsn: str, snapshot: Snapshot, size: int, lock_timeout: timedelta) -> None:
+    def __init__(
+        self, dsn: str, snapshot: Snapshot, size: int, lock_timeout: timedelta, pace: Pace | None = None
+    ) -> None:
+        self.pace = pace or Pace()
         self._idle: list[Worker | Holder] = (
-            [Holder(snapshot, lock_timeout)]
+            [Holder(snapshot, lock_timeout, self.pace)]
             if snapshot.id is None
-            else [Worker(dsn, snapshot.id, lock_timeout) for _ in range(size)]
+            else [Worker(dsn, snapshot.id, lock_timeout, self.pace) for _ in range(size)]
         )
         self._all = list(self._idle)
         self._free = threading.Semaphore(len(self._all))
@@ -149,7 +157,8 @@ class Workers:
                 self._idle.append(worker)
 
     def cancel(self) -> None:
-        """Ask the server to end what the workers run, so that an interrupted backup leaves at once."""
+        """End rests, and ask the server to end what the workers run, so that an interrupted backup leaves at once."""
+        self.pace.stop()
         cancel(worker.connection for worker in self._all)
 
     def close(self) -> None:

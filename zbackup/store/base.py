@@ -82,9 +82,13 @@ class Store(Protocol):
         """Return name and size, or None when there is no such object."""
         ...
 
-    def list(self, prefix: str) -> Iterator[Stat]:
+    def list(self, prefix: str, *, fold: bool = False) -> Iterator[Stat]:
         """
         Yield every object whose name begins with `prefix`, in byte order of names.
+
+        With `fold`, names that have a slash behind the prefix are told as one, up to that slash, of size 0: what
+        lies in a folder costs as much as it has entries, however many objects are below. A folder store may
+        show folders that hold nothing.
 
         Sees every object whose put returned before the call. What could not be a name is not listed: it
         is not ours, and no other method could reach it.

@@ -116,9 +116,9 @@ class LocalStore:
             return None
         return _stat_of(name, found) if stat.S_ISREG(found.st_mode) else None
 
-    def list(self, prefix: str) -> Iterator[Stat]:
+    def list(self, prefix: str, *, fold: bool = False) -> Iterator[Stat]:
         self._check_root()
-        return self._walk(check_prefix(prefix).rpartition("/")[0], prefix)
+        return self._walk(check_prefix(prefix).rpartition("/")[0], prefix, fold=fold)
 
     def delete(self, name: str) -> None:
         path = self._root / check_name(name)
@@ -183,7 +183,7 @@ class LocalStore:
                 _make_folder(below)
                 self._durable.add(below)
 
-    def _walk(self, folder: str, prefix: str) -> Iterator[Stat]:
+    def _walk(self, folder: str, prefix: str, *, fold: bool) -> Iterator[Stat]:
         with os_errors(self._shown(folder)):
             try:
                 with os.scandir(self._root / folder) as entries:
@@ -196,8 +196,10 @@ class LocalStore:
             if not is_name(name.removesuffix("/")):
                 continue
             if part.endswith("/"):
-                if name.startswith(prefix) or prefix.startswith(name):
-                    yield from self._walk(name[:-1], prefix)
+                if fold and name.startswith(prefix):
+                    yield Stat(name, 0)
+                elif name.startswith(prefix) or prefix.startswith(name):
+                    yield from self._walk(name[:-1], prefix, fold=fold)
             elif name.startswith(prefix):
                 with os_errors(self._shown(name)), contextlib.suppress(FileNotFoundError):
                     if entry.is_file():

@@ -147,8 +147,8 @@ class S3Store:
             return None
         return Stat(name, int(found["ContentLength"]), found.get("LastModified"))
 
-    def list(self, prefix: str) -> Iterator[Stat]:
-        return self._pages(self._prefix + check_prefix(prefix))
+    def list(self, prefix: str, *, fold: bool = False) -> Iterator[Stat]:
+        return self._pages(self._prefix + check_prefix(prefix), {"Delimiter": "/"} if fold else {})
 
     def delete(self, name: str) -> None:
         # A bucket with versions takes a plain delete of what is locked: it hides it, and nothing is gained.
@@ -246,21 +246,23 @@ class S3Store:
 
         return ResumingBody(what, fetch, retry or self._retry, self._report, start=start, stop=stop)
 
-    def _pages(self, prefix: str) -> Iterator[Stat]:
-        request: dict[str, object] = {"Bucket": self._bucket, "Prefix": prefix, "MaxKeys": self._page}
+    def _pages(self, prefix: str, folded: dict[str, str]) -> Iterator[Stat]:
+        request: dict[str, object] = {"Bucket": self._bucket, "Prefix": prefix, "MaxKeys": self._page, **folded}
         last = b""
         while True:
             page = self._request("", lambda: _page(self.address, self._client.list_objects_v2(**request)))
             # In order and once, whatever a page says: rclone lists what is being written twice, or out of its place.
             entries = {str(entry["Key"])[len(self._prefix) :]: entry for entry in page.get("Contents", [])}
-            for name in sorted(entries, key=str.encode):
+            folders = {str(entry["Prefix"])[len(self._prefix) :] for entry in page.get("CommonPrefixes", [])}
+            for name in sorted(entries.keys() | folders, key=str.encode):
                 if name.encode() < last:
                     raise StoreError(
                         f"{self._shown(name)} is listed after {last.decode()}",
                         hint="Run again. If it stays so, use another store: zbackup needs listings in byte order.",
                     )
-                if is_name(name) and name.encode() != last:
-                    yield Stat(name, int(entries[name]["Size"]), entries[name].get("LastModified"))
+                if is_name(name.removesuffix("/") if name in folders else name) and name.encode() != last:
+                    found = None if name in folders else entries[name]
+                    yield Stat(name, int(found["Size"]), found.get("LastModified")) if found else Stat(name, 0)
                 last = name.encode()
             if not page["IsTruncated"]:
                 return
