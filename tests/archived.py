@@ -60,10 +60,10 @@ class Maker:
     chunk_rows: int = 1000
     frame_bytes: int = 4 << 20
     writer: type[ChunkWriter] = ChunkWriter
-    _number: int = 0
+    number: int = 0
     _parts: int = 0
-    _parent: BackupName | None = None
-    _amendments: tuple[Amendment, ...] = field(default_factory=tuple[Amendment, ...])
+    last: BackupName | None = None
+    amendments: tuple[Amendment, ...] = field(default_factory=tuple[Amendment, ...])
 
     @classmethod
     def at(cls, path: Path, *, chunk_rows: int = 1000, frame_bytes: int = 4 << 20) -> Maker:
@@ -81,36 +81,41 @@ class Maker:
         horizon: datetime | None,
         snapshot: datetime,
         added: Sequence[bytes] = (),
+        removed: int = 0,
         capture: CaptureRef | None = None,
         parent: BackupName | None = None,
     ) -> Manifest:
-        """Commit what one snapshot shows, in any order; `added` are those of them that an amendment added."""
-        self._number += 1
-        backup = backup_id(STARTED + timedelta(minutes=self._number), f"{self._number:08x}")
+        """
+        Commit what one snapshot shows, in any order.
+
+        `added` are those of them that an amendment added; `removed` is how many it found removed.
+        """
+        self.number += 1
+        backup = backup_id(STARTED + timedelta(minutes=self.number), f"{self.number:08x}")
         ordered = in_order(rows)
         border = horizon or BEGINNING
         sealed = [row for row in ordered if cursor_of(row).created_at < border]
         log = Log((), tuple(self.chunks(backup, "0000", sealed, BEGINNING, border)))
-        if added:
+        if added or removed:
             late = tuple(self.chunks(backup, "added0000", in_order(added), BEGINNING, border))
-            self._amendments += (Amendment(backup, snapshot, BEGINNING, border, len(added), 0, 0, late),)
-        parent = parent or self._parent
+            self.amendments += (Amendment(backup, snapshot, BEGINNING, border, len(added), removed, 0, late),)
+        parent = parent or self.last
         tail = tuple(self.chunks(backup, "tail", ordered[len(sealed) :], border, END))
         manifest = replace(
-            manifest_of(backup, self._number, horizon, snapshot, log, tail, str(parent) if parent else None),
+            manifest_of(backup, self.number, horizon, snapshot, log, tail, str(parent) if parent else None),
             generation=self.generation,
             table=self.table,
-            amendments=self._amendments,
+            amendments=self.amendments,
             capture=capture,
             ancestry=self._ancestry(parent),
         )
-        self._parent = self.archive.commit(manifest)
+        self.last = self.archive.commit(manifest)
         return manifest
 
     def _ancestry(self, parent: BackupName | None) -> Ancestry:
         before = self.archive.manifest(parent) if parent else None
         return ancestry_of(
-            self._number, parent, before.ancestry if before else None, captured=before is not None and before.captured
+            self.number, parent, before.ancestry if before else None, captured=before is not None and before.captured
         )
 
     def chunks(self, backup: str, name: str, rows: Sequence[bytes], lo: datetime, hi: datetime) -> list[ChunkRef]:

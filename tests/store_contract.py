@@ -6,6 +6,7 @@ import hashlib
 import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +116,18 @@ class StoreContract:
         assert [Stat(n, len(n)) for n in sorted(stored)] == list(store.list(""))
         for prefix in ("a", "a/", "a/b", "a/b/", "a/b-c/d", "m/000", "m/0002", "q", "q/r/"):
             assert sorted(n for n in stored if n.startswith(prefix)) == names(store, prefix)
+
+    def test_a_listing_tells_when(self, store: Store) -> None:
+        """
+        Each object is listed with the time at which it was stored, by the store's own clock.
+        """
+        before = store.clock().replace(microsecond=0)
+        put(store, "x", b"x")
+
+        (found,) = store.list("x")
+
+        assert found.modified is not None
+        assert before <= found.modified <= store.clock() + timedelta(seconds=1)
 
     def test_a_listing_folds(self, store: Store) -> None:
         """

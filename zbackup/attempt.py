@@ -23,8 +23,10 @@ from zbackup.archive.manifest import (
     Slice,
 )
 from zbackup.archive.sink import Sink, Written
+from zbackup.archive.tombstones import Watch
 from zbackup.audit import Audit, reasons_for
 from zbackup.capture import CaptureOptions, capture
+from zbackup.commit import commit
 from zbackup.compact import compact
 from zbackup.continuity import Continuity, check_newest_frame, choose_parent, descent, equal_chunks
 from zbackup.counting import mark
@@ -112,8 +114,10 @@ class Attempt:
         refuse_subscriber(self.control, found.oid)
         self.table, self.files = found.table, found.files
         self.source = read_identity(self.control).source(zitadel_version(self.control))
+        self.watch = Watch(self.archive)
         self.catalog = self.archive.catalog()
-        self.continuity = choose_parent(self.archive, self.catalog, self.source)
+        self.number = self.catalog.next_number()
+        self.continuity = choose_parent(self.archive, self.catalog.without(self.watch.absent), self.source)
         # Before the horizon and the snapshot: what the counters hold by now is seen in the snapshot.
         self.counters = self._read_counters(found.oid)
         self.horizon = self._settle(found.oid)
@@ -203,7 +207,7 @@ class Attempt:
         manifest = Manifest(
             format=FORMAT,
             backup=self.id,
-            number=self.catalog.next_number(),
+            number=self.number,
             generation=self.generation,
             kind="incremental" if self.parent else "full",
             parent=self._parent_name(),
@@ -230,15 +234,14 @@ class Attempt:
             warnings=tuple(self.warnings),
             ancestry=descent(self.continuity, self.catalog),
         )
-        self.archive.commit(manifest)
-        return manifest
+        return commit(self.archive, manifest, self.watch, spool=self.options.spool, report=self.report)
 
     def _left_behind(self, upgrades: UpgradeWatch) -> Adopted | None:
         """Look for what a run that died has sealed, unless a new generation takes chunks over anyway."""
         if self.at is None or (self.parent is None and self.continuity.parent is not None):
             return None
         entry = self.continuity.entry if self.parent else None
-        left = adopt(self.archive, entry, self.source, self.table, self.files, self.at, upgrades)
+        left = adopt(self.archive, entry, self.source, self.table, self.files, self.at, upgrades, self.watch.absent)
         if left is None:
             return None
         chunks = [chunk for found in left.chunks.values() for chunk in found]
@@ -263,13 +266,9 @@ class Attempt:
         held = {(part.lo, part.hi): chunks[part.lo, part.hi] for part in slices if (part.lo, part.hi) in chunks}
         if held:
             self._warn(f"a run before this one did not commit; {len(held)} of its slices are taken over")
-        read = seal(
-            replace(self.sink, expected_rows=self.expected_rows),
-            self.workers,
-            self.pool,
-            self.table,
-            [part for part in slices if (part.lo, part.hi) not in held],
-        )
+        sink = replace(self.sink, expected_rows=self.expected_rows)
+        wanted = [part for part in slices if (part.lo, part.hi) not in held]
+        read = seal(sink, self.workers, self.pool, self.table, wanted)
         return sorted([*read, *(chunk for found in held.values() for chunk in found)], key=lambda chunk: chunk.lo)
 
     def _tail(self) -> list[ChunkRef]:
@@ -343,6 +342,8 @@ class Attempt:
                 pg_dump=self.options.pg_dump,
                 spool=self.options.spool,
             ),
+            run=self.id,
+            absent=self.watch.absent,
             source=f"{self.source.system_identifier}/{self.source.database}",
             report=self.report,
         )

@@ -7,7 +7,7 @@ table that cannot be read, or that somebody rewrites meanwhile, is noted as miss
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -81,18 +81,23 @@ def capture(
     previous: Capture | None,
     options: CaptureOptions,
     *,
+    run: str = "",
+    absent: Collection[str] = (),
     source: str,
     report: Report = silent,
 ) -> Captured:
     """
     Store the tables and the schema as the snapshot shows them, and the record that names them.
 
-    `control` is a session outside the snapshot. `source` (system identifier/database) stands in every object;
+    `control` is a session outside the snapshot. What is in `absent` counts as not there; where its content is needed
+    it is stored under a name of `run`. `source` (system identifier/database) stands in every object;
     it must not change from run to run. Warnings are reported and returned.
 
     Raises SourceError, StoreError; what was stored by then is named by nothing.
     """
-    sink = TableSink(archive, previous, source, spool=options.spool, part_bytes=options.part_bytes, report=report)
+    sink = TableSink(
+        archive, previous, source, run, absent, spool=options.spool, part_bytes=options.part_bytes, report=report
+    )
     return _Run(archive, control, snapshot, workers, pool, sink, options, report).run()
 
 
@@ -132,7 +137,7 @@ class _Run:
             tables=captured,
             missing=dict(sorted(self.missing.items())),
         )
-        stored = self.archive.put_capture(record)
+        stored = self.archive.put_capture(record, self.sink.own)
         texts = filter(None, (record.pre_data, record.post_data, *(table.listed for table in captured)))
         parts = {part.name: part.stored_bytes for table in captured for part in table.parts}
         parts |= {text.name: text.stored_bytes for text in texts}

@@ -14,18 +14,23 @@ What can go wrong, one class per exit code.
         AccessDenied                  22   the store refuses us
         CommitUnknown                 23   a write may or may not have happened
         StoreFull                     24   no space, quota
+        Locked                        25   the store keeps an object that is to be removed
       ArchiveError                    30   no archive there, or of a newer format
         Damaged                       31   bytes are not what they were
+        Incomplete                    35   objects that must be there are not listed: prune removes nothing
       OutsideWindow                   32   no backup answers for that point in time
       Different                       33   the source differs from the archive (verify --source)
       Findings                        34   doctor found something; backup or restore --skip-damaged left something out
       Busy                            40   another run holds the lease
+      Overtaken                       41   a prune may have removed what this run relies on; run it again
       Interrupted                     130  Ctrl-C or SIGTERM
 
 Exit code 1 is a bug of ours. The numbers are a promise: they are never reused.
 """
 
 from __future__ import annotations
+
+from datetime import datetime
 
 
 class ZbackupError(Exception):
@@ -100,12 +105,26 @@ class StoreFull(StoreError):
     exit_code = 24
 
 
+class Locked(StoreError):
+    """`until` is when the store lets go of the object, None where it does not tell."""
+
+    exit_code = 25
+
+    def __init__(self, message: str, *, until: datetime | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.until = until
+
+
 class ArchiveError(ZbackupError):
     exit_code = 30
 
 
 class Damaged(ArchiveError):
     exit_code = 31
+
+
+class Incomplete(ArchiveError):
+    exit_code = 35
 
 
 class OutsideWindow(ZbackupError):
@@ -122,6 +141,10 @@ class Findings(ZbackupError):
 
 class Busy(ZbackupError):
     exit_code = 40
+
+
+class Overtaken(ZbackupError):
+    exit_code = 41
 
 
 class Interrupted(ZbackupError):

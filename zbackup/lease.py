@@ -157,7 +157,7 @@ class _Holder:
 
     def _others(self) -> LeaseName | None:
         """Return the least of the leases of others that count."""
-        now = self._now()
+        now = self.archive.now()
         found = self.archive.leases(now, now + DURATION + SKEW)
         others = (lease for lease in found if lease.run != self.run and not self._died(lease))
         return min(others, key=lambda lease: lease.run, default=None)
@@ -170,19 +170,11 @@ class _Holder:
         return (mine and lease.run not in _at_work) or is_gone(record.process)
 
     def _put(self) -> None:
-        now = self._now()
+        now = self.archive.now()
         self.since = self.since or now
         self.newest = self.archive.put_lease(
             Lease(FORMAT, self.run, self.what, socket.gethostname(), this_process(), self.since, now + self.duration)
         )
-
-    def _now(self) -> datetime:
-        try:
-            return self.archive.store.clock()
-        except StoreUnreachable:
-            raise
-        except StoreError:  # a server that tells no time
-            return datetime.now(UTC)
 
     def _described(self, lease: LeaseName) -> str:
         record = self._record(lease)

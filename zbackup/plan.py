@@ -17,6 +17,7 @@ from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
 from zbackup.archive.manifest import ChunkRef, Log, Manifest
 from zbackup.archive.names import BackupName
+from zbackup.archive.needed import is_lossy
 from zbackup.archive.plan import Cover, Estimate, PlannedCapture, RestorePlan, first_of, make_plan, plan_capture
 from zbackup.archive.withhold import withheld
 from zbackup.errors import OutsideWindow, UsageError
@@ -67,6 +68,7 @@ def _resolve(archive: Archive, point: RestorePoint, generation: str | None) -> R
         _outside(archive, catalog, head, at, point)
     entry, final = found
     answer = manifest if entry == head else archive.manifest(entry)
+    _expect_rows(archive, catalog, answer, at)
     captured = _captured(archive, catalog, head, entry, at)
     chunks = tuple(archive.chunks(answer.log))
     made = make_plan(
@@ -285,6 +287,26 @@ def _outside(archive: Archive, catalog: Catalog, head: BackupName, at: datetime,
     asked = point_text(point)
     also = "" if isinstance(point, Instant) and asked == instant_text(at) else f" ({asked})"
     raise OutsideWindow(f"{instant_text(at)}{also} is outside {window(archive, archive.manifest(head))}", hint=hint)
+
+
+def _expect_rows(archive: Archive, catalog: Catalog, answer: Manifest, at: datetime) -> None:
+    """
+    Refuse an instant whose rows a prune was told to forget.
+
+    The backup that answered for it is gone, and the one that would now has amended rows of it since. The first that
+    has is never pruned, so that it is the one.
+    """
+    parent = BackupName.parse(answer.parent) if answer.parent else None
+    if parent is None or parent.horizon is None or parent.horizon <= at or catalog.lists(parent):
+        return
+    for found in answer.amendments:
+        if found.backup == answer.backup and is_lossy(found) and found.lo <= at:
+            raise OutsideWindow(
+                f"rows of {instant_text(at)} are gone: backup {found.backup} found {found.removed} removed and "
+                f"{found.changed} changed of those since {instant_text(found.lo)}, and what they were is pruned; of "
+                f"{window(archive, answer)} all before that is left, and all from {instant_text(parent.horizon)} on",
+                hint="Choose an instant outside of it, or a whole backup (`zbackup list`).",
+            )
 
 
 def _not_found(problem: str, archive: Archive, head: BackupName) -> NoReturn:

@@ -8,7 +8,7 @@ of the source the caller asks the source itself, because counters may be late, l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -48,8 +48,9 @@ def adopt(
     files: FileIdentity,
     below: datetime,
     look: Look,
+    absent: Collection[str] = (),
 ) -> Adopted | None:
-    """Find what runs that continued `parent` and died have sealed; None when there is nothing."""
+    """Find what runs that continued `parent` and died have sealed, but for `absent`; None when there is nothing."""
     records = [
         record
         for record in _records(archive, parent.backup if parent else None)
@@ -64,17 +65,19 @@ def adopt(
         return None
     newest = records[-1]
     records = [record for record in records if record.generation == newest.generation]
-    chunks = {key: found for record in records for key, found in _finished(archive, record, look).items()}
+    chunks = {key: found for record in records for key, found in _finished(archive, record, look, absent).items()}
     assert newest.horizon.at is not None
     return Adopted(newest.generation, newest.horizon.at, newest.slices, chunks) if chunks else None
 
 
-def _finished(archive: Archive, record: RunRecord, look: Look) -> dict[tuple[datetime, datetime], list[ChunkRef]]:
+def _finished(
+    archive: Archive, record: RunRecord, look: Look, absent: Collection[str]
+) -> dict[tuple[datetime, datetime], list[ChunkRef]]:
     """Prove the chunks of a run; return those of slices that are there to their ends."""
     stored: dict[str, list[ChunkName]] = {}
     for stat in archive.store.list(f"{names.EVENTS}{record.backup}/"):
         name = ChunkName.parse(stat.name)
-        if name is not None:
+        if name is not None and stat.name not in absent:
             stored.setdefault(name.slice, []).append(name)
     finished: dict[tuple[datetime, datetime], list[ChunkRef]] = {}
     for part in record.slices:

@@ -95,7 +95,7 @@ class Salvage(Archive):
     # Records
 
     def catalog(self) -> Catalog:
-        return Catalog(self._inside, self._ancestry, self._notes.records.keys())
+        return Catalog(self._inside, self._lineage, self._notes.records.keys())
 
     def manifest(self, entry: BackupName) -> Manifest:
         """Read a manifest without a capture that cannot be read. Raises as it does elsewhere, once passed over."""
@@ -149,11 +149,11 @@ class Salvage(Archive):
             self._note(ref.name, "schema", error)
             raise
 
-    def _with_parts(self, table: CapturedTable) -> CapturedTable:
+    def parts(self, table: CapturedTable) -> tuple[ObjectRef, ...]:
         try:
-            return super()._with_parts(table)
+            return super().parts(table)
         except (Damaged, ObjectMissing):
-            return table
+            return ()
 
     def _unreadable(self, table: CapturedTable) -> Iterator[tuple[str, str]]:
         """Yield the table's name and why it cannot be read, if it cannot; every object of it is looked at."""

@@ -102,6 +102,19 @@ _TABLE = (
     Known("pg_dump", "text", "The pg_dump to use, instead of the newest that is found."),
     Known("spool", "text", "Folder for chunks on their way, instead of the system's temporary folder."),
     Known("chunk_bytes", "size", "Rows per chunk, before compression.", 64 << 20, least=64 << 10),
+    Known("keep_window", "duration", "How long nothing that was the newest is pruned.", timedelta(days=30)),
+    Known(
+        "keep_captures",
+        "text",
+        "Captures to keep beyond the window: so many of the newest, then one per day, week, month or year.",
+        "7,4w,12m",
+    ),
+    Known(
+        "grace",
+        "duration",
+        "How long what is to be pruned waits on a list; longer than any backup takes.",
+        timedelta(hours=24),
+    ),
     Known(
         "proof",
         "choice",
@@ -243,6 +256,8 @@ def value_text(known: Known, value: Value) -> str:
     match value:
         case bool():
             return str(value).lower()
+        case timedelta(days=days) if days and value == timedelta(days=days):
+            return f"{days}d"
         case timedelta():
             return f"{value.total_seconds():g}s"
         case tuple():

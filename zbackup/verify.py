@@ -26,8 +26,10 @@ from zbackup.archive.chunk import inspect_frame, split_rows, texts
 from zbackup.archive.log import totals
 from zbackup.archive.manifest import Ancestry, Capture, CapturedTable, ChunkRef, Manifest, ObjectRef
 from zbackup.archive.names import BackupName
+from zbackup.archive.needed import missing_parents
 from zbackup.archive.plan import tiled
 from zbackup.archive.reader import ChunkReader
+from zbackup.archive.tombstones import Lists, border_of, read_lists
 from zbackup.capture import lacking
 from zbackup.compare import compare
 from zbackup.database.connection import connect, source_errors
@@ -105,6 +107,7 @@ class _Verification:
         self.level: Level = level
         self.findings: list[Finding] = []
         self.raw_bytes = 0
+        self.parents: dict[BackupName, str | None] = {}
         self.lacking: dict[BackupName, tuple[str, ...]] = {}
         self.lines: dict[str, tuple[Ancestry | None, bool]] = {}
         """what each manifest tells of its line, and whether it has a whole capture"""
@@ -127,7 +130,7 @@ class _Verification:
             self._read_everything(named, sizes)
         if source is not None:
             self._compare(catalog, source, pace)
-        self._parents(catalog)
+        self._parents(catalog, self._value(names.TOMBSTONES, lambda: read_lists(self.archive)) or {})
         self._tell_lacking(catalog)
         held = set(named) | {str(entry) for entry in catalog.entries}
         orphans = [name for name in sizes if name not in held and name.startswith((names.EVENTS, names.TABLES))]
@@ -148,13 +151,9 @@ class _Verification:
             name for name in sizes if name.startswith(names.MANIFESTS) and self._trying(name, BackupName.parse, name)
         )
 
-    def _parents(self, catalog: Catalog) -> None:
-        known = {(entry.generation, entry.random) for entry in catalog.entries}
-        for entry in catalog.entries:
-            if entry.parent is not None and (entry.generation, entry.parent) not in known:
-                self._found(
-                    str(entry), f"the backup it continues ({entry.parent}) is missing", "Look for its manifest."
-                )
+    def _parents(self, catalog: Catalog, lists: Lists) -> None:
+        for entry, parent in missing_parents(catalog, self.parents, border_of(lists)):
+            self._found(str(entry), f"the backup it continues ({parent.backup}) is missing", "Look for its manifest.")
 
     def _tell_lacking(self, catalog: Catalog) -> None:
         """Tell what the newest backups were made without: it never was there, so nothing is damaged."""
@@ -171,6 +170,7 @@ class _Verification:
     def _manifest(self, entry: BackupName, named: _Named) -> None:
         """Collect what a backup names, proving its records and that its ranges tile."""
         manifest = self.archive.manifest(entry)
+        self.parents[entry] = manifest.parent
         log: list[ChunkRef] = list(manifest.log.chunks)
         for index in reversed(manifest.log.indexes):
             named.others[index.name] = ObjectRef(index.name, index.sha256, index.stored_bytes)

@@ -18,6 +18,7 @@ from zbackup.cli.restored import comparison_record, missing_record
 from zbackup.constraints import Comparison
 from zbackup.missing import Missing
 from zbackup.progress import Advance, ObjectStored, Retrying, Warned
+from zbackup.prune import Skipped
 from zbackup.survey import Problem
 from zbackup.zitadel.constraints import Difference
 
@@ -169,6 +170,9 @@ def test_everything_said_is_documented_and_the_other_way_round(
     run(0, "verify", *archive, "--full")
     run(34, "doctor", "--archive", str(bare / "nowhere"), "--source", source, "--grants")
     run(0, "config", *archive, "--source", source)
+    pruned = run(0, "prune", *archive, "--keep-window", "0", "--keep-captures", "1", "--forget-amended", "--yes")
+    assert pruned["going"]
+    assert pruned["forgotten"]
     with psycopg.connect(source) as connection:
         connection.execute("UPDATE eventstore.events2 SET creator = 'me'")
     assert run(33, "verify", *archive, "--source", source)["findings"]
@@ -186,7 +190,7 @@ def test_everything_said_is_documented_and_the_other_way_round(
     run(0, "show", *there, "--constraints")
     assert run(0, "restore", *there, "--target", new_database())["recovered"]["rerun"]
 
-    never = {"retrying", "warning", "Cover", "Explained", "Problem", "Missing", "MissingRows", "MissingSpan"}
+    never = {"retrying", "warning", "Cover", "Explained", "Problem", "Missing", "MissingRows", "MissingSpan", "Skipped"}
     assert PAGE.keys() - seen <= never, PAGE.keys() - seen - never
 
 
@@ -199,12 +203,22 @@ def test_records_of_damage_are_documented() -> None:
     comparison = comparison_record(Comparison("b", 3, difference, ("doubt",)))
 
     check_object(plain(Problem("system.assets", "why")), "Problem", "Problem", seen)
+    check_object(plain(Skipped("events/x", "locked", datetime(2026, 1, 1, tzinfo=UTC))), "Skipped", "Skipped", seen)
     check_object(comparison, "Comparison", "Comparison", seen)
     span = Span(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC), 3)
     missing = Missing("events/x", "events", "why", 3, (span,), {"i": 3}, None, (("a", "b"),))
     check_object(missing_record(missing), "Missing", "Missing", seen)
 
-    assert seen == {"Problem", "Comparison", "Difference", "Explained", "Missing", "MissingRows", "MissingSpan"}
+    assert seen == {
+        "Problem",
+        "Skipped",
+        "Comparison",
+        "Difference",
+        "Explained",
+        "Missing",
+        "MissingRows",
+        "MissingSpan",
+    }
 
 
 def test_records_of_progress_are_documented() -> None:

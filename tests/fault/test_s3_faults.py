@@ -286,15 +286,16 @@ def test_other_calls_are_repeated(store: S3Store, proxy: FaultyProxy, method: st
     """
     Reads, listings and deletions outlive a bad moment of the store.
     """
-    put(store, "x", b"body")
     acts: dict[str, Callable[[], object]] = {
         "GET": lambda: (store.get("x"), names(store)),
         "HEAD": lambda: store.stat("x"),
         "DELETE": lambda: store.delete("x"),
     }
     for status, code in ((503, "SlowDown"), (500, "InternalError"), (429, ""), (502, "")):
+        put(store, "x", b"body")
         proxy.arm("refuse", method, status=status, code=code)
         acts[method]()
+    put(store, "x", b"body")
     proxy.arm("lose answer", method)
     acts[method]()
 

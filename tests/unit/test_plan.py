@@ -332,7 +332,7 @@ def test_what_else_covers_the_instant(maker: Maker, two: tuple[Manifest, Manifes
     """
     entries = maker.archive.catalog().entries
     raced = maker.backup(ROWS, horizon=at(38), snapshot=at(46), parent=entries[0])
-    second = Maker(maker.archive, generation="00000002", _number=10)
+    second = Maker(maker.archive, generation="00000002", number=10)
     other = second.backup(ROWS[:30], horizon=at(25), snapshot=at(29))
 
     made = asked(maker, instant(28), "00000001")

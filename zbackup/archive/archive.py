@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import zstandard
 
@@ -17,7 +17,6 @@ from zbackup.archive.catalog import Catalog
 from zbackup.archive.chunk import ROW_BYTES, TRAILER_MARK, ChunkFile, Frame, Trailer
 from zbackup.archive.frames import LIST_BYTES, RECORD_BYTES, decoded, pieces, unpack
 from zbackup.archive.manifest import (
-    Ancestry,
     ArchiveRecord,
     Capture,
     CapturedTable,
@@ -33,7 +32,7 @@ from zbackup.archive.manifest import (
 )
 from zbackup.archive.names import BackupName, LeaseName
 from zbackup.archive.reader import ChunkReader, check_trailer
-from zbackup.errors import ArchiveError, Damaged, NotSupported, ObjectMissing
+from zbackup.errors import ArchiveError, Damaged, NotSupported, ObjectMissing, StoreError, StoreUnreachable
 from zbackup.store.base import Stat, Store
 
 # Most frames are read in one step.
@@ -100,14 +99,18 @@ class Archive:
 
     def catalog(self) -> Catalog:
         """Look at the backups. What others put beside the manifests is passed over; `verify` names it."""
-        return Catalog(self._inside, self._ancestry)
+        return Catalog(self._inside, self._lineage)
+
+    def whole_catalog(self) -> Catalog:
+        """List all backups that there are now, at once: what a prune may believe."""
+        return Catalog.of(stat.name for stat in self.store.list(names.MANIFESTS) if names.is_manifest(stat.name))
 
     def _inside(self, folder: str) -> Iterator[str]:
         return (stat.name for stat in self.store.list(folder, fold=True))
 
-    def _ancestry(self, entry: BackupName) -> Ancestry | None:
+    def _lineage(self, entry: BackupName) -> Lineage:
         """Read of a manifest what it tells of its line, and prove it. Raises as `manifest` does."""
-        return codec.load(self._manifest_body(entry), Lineage, str(entry)).ancestry
+        return codec.load(self._manifest_body(entry), Lineage, str(entry))
 
     def manifest(self, entry: BackupName) -> Manifest:
         """Read a manifest and prove it. Raises ObjectMissing, Damaged, ArchiveError (newer format)."""
@@ -270,16 +273,28 @@ class Archive:
 
     def capture(self, ref: CaptureRef) -> Capture:
         """Read a capture's record, and what lists parts for it. Raises ObjectMissing, Damaged."""
-        body = unpacked(self.get(ObjectRef(ref.name, ref.sha256, ref.stored_bytes)), ref.name)
-        capture = codec.load(body, Capture, ref.name)
-        return replace(capture, tables=tuple(map(self._with_parts, capture.tables)))
+        capture = self.capture_record(ref)
+        tables = tuple(replace(table, parts=self.parts(table)) for table in capture.tables)
+        return replace(capture, tables=tables)
 
-    def put_capture(self, capture: Capture) -> ObjectRef:
+    def capture_record(self, ref: CaptureRef) -> Capture:
+        """Read a capture's record alone: parts that are listed in objects of their own are left out."""
+        body = unpacked(self.get(ObjectRef(ref.name, ref.sha256, ref.stored_bytes)), ref.name)
+        return codec.load(body, Capture, ref.name)
+
+    def parts(self, table: CapturedTable) -> tuple[ObjectRef, ...]:
+        """Return the objects of a table in a capture's record."""
+        if table.listed is None:
+            return table.parts
+        body = unpacked(self.get(table.listed), table.listed.name, LIST_BYTES)
+        return codec.load(body, tuple[ObjectRef, ...], table.listed.name)
+
+    def put_capture(self, capture: Capture, rename: Callable[[str], str] = str) -> ObjectRef:
         """Store a capture's record. All objects it names must already be stored."""
         tables = tuple(replace(table, parts=()) if table.listed else table for table in capture.tables)
         body = zstandard.ZstdCompressor(level=9).compress(codec.dump(replace(capture, tables=tables)))
         digest = hashlib.sha256(body).hexdigest()
-        name = names.capture_record(digest)
+        name = rename(names.capture_record(digest))
         # Where nothing changed it is there: a store that refuses every second write is not asked.
         if self.store.stat(name) == Stat(name, len(body)):
             return ObjectRef(name, digest, len(body))
@@ -289,15 +304,18 @@ class Archive:
         """Read the text of a captured schema and prove it. Raises Damaged."""
         return unpacked(self.get(ref), ref.name)
 
-    def _with_parts(self, table: CapturedTable) -> CapturedTable:
-        if table.listed is None:
-            return table
-        body = unpacked(self.get(table.listed), table.listed.name, LIST_BYTES)
-        return replace(table, parts=codec.load(body, tuple[ObjectRef, ...], table.listed.name))
-
     def objects(self) -> Iterator[Stat]:
         """Yield every object of the archive."""
         return self.store.list("")
+
+    def now(self) -> datetime:
+        """Return the store's time; of a server that tells none, this machine's."""
+        try:
+            return self.store.clock()
+        except StoreUnreachable:
+            raise
+        except StoreError:
+            return datetime.now(UTC)
 
 
 class _Part:

@@ -9,14 +9,16 @@ may both commit; both stay restorable, and the next run continues the head by a 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from copy import copy
 from datetime import datetime
 from functools import cached_property
 from heapq import merge
 from itertools import chain, islice, takewhile
 
-from zbackup.archive.manifest import Ancestry
+from zbackup.archive.manifest import Lineage
 from zbackup.archive.names import MANIFESTS, THOUSAND, BackupName, is_manifest, manifests_of
 from zbackup.archive.search import find
 from zbackup.errors import Damaged, ObjectMissing, UsageError
@@ -36,19 +38,20 @@ class Catalog:
     """Reads names as it is asked, and each folder once; those in `unread` link others and answer for nothing."""
 
     def __init__(
-        self, listed: Listed, ancestry: Callable[[BackupName], Ancestry | None], unread: Collection[str] = ()
+        self, listed: Listed, lineage: Callable[[BackupName], Lineage | None], unread: Collection[str] = ()
     ) -> None:
-        self._listed, self._ancestry = listed, ancestry
+        self._listed, self._lineage = listed, lineage
         self.unread = frozenset(unread)
+        self._absent = frozenset[str]()
         self._blocks: OrderedDict[tuple[str, int], Block] = OrderedDict()
         self._inside: dict[str, tuple[int, ...]] = {}
-        self._links: dict[BackupName, Ancestry | None] = {}
+        self._lineages: dict[BackupName, Lineage | None] = {}
 
     @classmethod
     def of(
         cls,
         names: Iterable[str],
-        ancestry: Callable[[BackupName], Ancestry | None] = lambda _: None,
+        lineage: Callable[[BackupName], Lineage | None] = lambda _: None,
         unread: Collection[str] = (),
     ) -> Catalog:
         """Make a catalog of names at hand. Raises Damaged for one that is not a manifest's."""
@@ -59,7 +62,16 @@ class Catalog:
             for depth in range(1, len(parts)):
                 inside = "/".join(parts[: depth + 1]) + "/" * (depth + 1 < len(parts))
                 folders.setdefault("/".join(parts[:depth]) + "/", {})[inside] = None
-        return cls(lambda folder: folders.get(folder, ()), ancestry, unread)
+        return cls(lambda folder: folders.get(folder, ()), lineage, unread)
+
+    def without(self, absent: Collection[str]) -> Catalog:
+        """Return the same look at the archive, as if the manifests of these names were not there."""
+        made = copy(self)
+        made._absent = self._absent | frozenset(absent)  # noqa: SLF001
+        made._blocks = OrderedDict((key, made._present(block)) for key, block in self._blocks.items())  # noqa: SLF001
+        for known in ("entries", "_heads"):
+            made.__dict__.pop(known, None)
+        return made
 
     # Which there are
 
@@ -111,16 +123,24 @@ class Catalog:
         if len(found) == 1:
             return found[0]
         problem = "names no backup" if not found else f"could be {len(found)} backups"
-        raise UsageError(f"{backup!r} {problem}", hint="`zbackup list` shows the ids.")
+        raise UsageError(f"{backup!r} {problem}", hint="`zbackup list` shows the ids. Prune may have removed it.")
 
     def holds(self, entry: BackupName) -> bool:
         """Tell whether a backup is there and can be read."""
-        return str(entry) not in self.unread and entry in self._block(entry.generation, entry.thousand)
+        return str(entry) not in self.unread and self.lists(entry)
+
+    def lists(self, entry: BackupName) -> bool:
+        """Tell whether a backup is there, whether it can be read or not."""
+        return entry in self._block(entry.generation, entry.thousand)
 
     # Which continues which
 
     def line(self, head: BackupName) -> Iterator[BackupName]:
-        """Yield a backup and those it continues, newest first; what was pruned ends the line."""
+        """
+        Yield a backup and those it continues, newest first.
+
+        Where one was pruned the next older one of the generation follows: with it, whatever raced it has gone.
+        """
         return (entry for entry in self._line(head) if str(entry) not in self.unread)
 
     def strays(self, head: BackupName, *near: BackupName) -> tuple[BackupName, ...]:
@@ -162,16 +182,39 @@ class Catalog:
                 yield entry
 
     def _line(self, head: BackupName) -> Iterator[BackupName]:
-        yield head
-        last = head
-        for block in self._down(head.generation, head.thousand):
-            for entry in block:
-                if last.parent is None:
-                    return
+        entry: BackupName | None = head
+        while entry is not None:
+            yield entry
+            entry = self._parent(entry)
+
+    def _parent(self, entry: BackupName) -> BackupName | None:
+        """
+        Return what a backup continues, or what follows where that was pruned.
+
+        The name tells the random part of the parent's id. Where the folders near hold none that has it, the manifest
+        tells the whole name; where it cannot be read, the rest of the generation is looked through.
+        """
+        if entry.parent is None:
+            return None
+        near = (self._block(entry.generation, entry.thousand),)
+        older: BackupName | None = None
+        for block in chain(near, self._down(entry.generation, entry.thousand - 1)):
+            for one in islice(block, bisect_left(block, -entry.number, key=lambda one: -one.number), None):
                 # The nearest: of millions some share the random part of their ids.
-                if entry.random == last.parent and rank(entry) < rank(last):
-                    yield entry
-                    last = entry
+                if one.random == entry.parent and rank(one) < rank(entry):
+                    return one
+                if older is None and one.number < entry.number:
+                    older = one
+            if older is not None and (told := self._told(entry)) is not None:
+                return told if self.lists(told) else older
+        return older
+
+    def _told(self, entry: BackupName) -> BackupName | None:
+        """Return the parent that a manifest names; None when it cannot be read, or names none that can be it."""
+        lineage = self._lineage_of(entry)
+        told = BackupName.parse(lineage.parent) if lineage and lineage.parent else None
+        possible = told is not None and told.generation == entry.generation and told.number < entry.number
+        return told if possible else None
 
     def _back(self, head: BackupName, wanted: Callable[[BackupName], bool]) -> BackupName:
         """
@@ -181,25 +224,29 @@ class Catalog:
         """
         entry = head
         while links := [link for link in self._links_of(entry) if wanted(link)]:
-            further = next((link for link in sorted(links, key=rank) if self._linked(link) is not None), None)
+            further = next((link for link in sorted(links, key=rank) if self._lineage_of(link) is not None), None)
             if further is None:
                 break
             entry = further
         return entry
 
     def _links_of(self, entry: BackupName) -> Iterator[BackupName]:
-        ancestry = self._linked(entry)
+        lineage = self._lineage_of(entry)
+        ancestry = lineage.ancestry if lineage else None
         for link in map(BackupName.parse, ancestry.links if ancestry else ()):
             if link.generation == entry.generation and link.number < entry.number:
                 yield link
 
-    def _linked(self, entry: BackupName) -> Ancestry | None:
-        if entry not in self._links:
+    def _lineage_of(self, entry: BackupName) -> Lineage | None:
+        """Return what a manifest tells of its line; None where it is not there or cannot be read."""
+        if str(entry) in self._absent:
+            return None
+        if entry not in self._lineages:
             try:
-                self._links[entry] = self._ancestry(entry)
+                self._lineages[entry] = self._lineage(entry)
             except (Damaged, ObjectMissing):
-                self._links[entry] = None
-        return self._links[entry]
+                self._lineages[entry] = None
+        return self._lineages[entry]
 
     # Folders
 
@@ -254,11 +301,15 @@ class Catalog:
         if key not in self._blocks:
             folder = manifests_of(generation, thousand)
             found = [BackupName.parse(name) for name in self._listed(folder) if is_manifest(name)]
-            self._blocks[key] = tuple(sorted([*found, *self._flat.get(key, ())], key=rank, reverse=True))
+            block = sorted([*found, *self._flat.get(key, ())], key=rank, reverse=True)
+            self._blocks[key] = self._present(block)
             if len(self._blocks) > HELD:
                 self._blocks.popitem(last=False)
         self._blocks.move_to_end(key)
         return self._blocks[key]
+
+    def _present(self, block: Iterable[BackupName]) -> Block:
+        return tuple(entry for entry in block if not self._absent or str(entry) not in self._absent)
 
 
 def rank(entry: BackupName) -> tuple[int, datetime, datetime, str]:

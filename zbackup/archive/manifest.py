@@ -134,6 +134,7 @@ class Lineage:
     """What is read of a manifest to go back along its line."""
 
     format: int
+    parent: str | None = None
     ancestry: Ancestry | None = None
 
 

@@ -12,6 +12,7 @@ Names of the objects of an archive.
     indexes/<backup>-<digest>.json.zst        some 100 or 1 000 chunks of a log
     manifests/<generation>/<millions>/<thousands>/
         <number>_<backup>_<generation>_<parent>_<horizon>_<snapshot>_<digest>.json
+    tombstones/<id>_<due>-<digest>.json       names of objects that a prune may remove from an instant on
 
 Every name carries a digest or a run id, so none is used twice. A digest in a name is SHA-256 in hex of the
 stored bytes, cut to 32 digits where something else holds the whole of it; what nothing else vouches for
@@ -20,6 +21,9 @@ listing is enough to plan; its folders, that no listing is long: one holds the b
 begin alike, a thousand numbers. Before there were folders, manifests and run records lay directly in theirs; such
 manifests are read for ever. The name of a row begins with the digest of the header and the row before
 compression (32 digits): by it a row is found again, and a listing is enough to refer to it.
+
+A name of content alone (tables, captures) may stand on a tombstone list. A run that needs its content then stores
+it under the same name with the id of the backup before the ending: `tables/<xx>/<digest>-<backup>.zst`.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Self
+from typing import Literal, Self
 
 from zbackup.errors import Damaged
 
@@ -41,6 +45,7 @@ CAPTURES = "captures/"
 INDEXES = "indexes/"
 MANIFESTS = "manifests/"
 PROBES = "probes/"
+TOMBSTONES = "tombstones/"
 
 THOUSAND = 1000
 """Numbers of one folder of manifests: one answer of a listing."""
@@ -59,11 +64,30 @@ _RECORD = re.compile(r"-([0-9a-f]{64})\.json$")
 _CHUNK = re.compile(
     rf"events/(?P<backup>{_BACKUP})/(?P<slice>\w+)\.(?P<part>\d{{4}})(?P<last>e?)-(?P<sha256>[0-9a-f]{{32}})\.zst"
 )
-_ROW = re.compile(r"tables/rows/[0-9a-f]{2}/(?P<row>[0-9a-f]{32})-(?P<sha256>[0-9a-f]{64})\.zst")
+_RUN = re.compile(
+    rf"runs/((none/none|(?P<day>\d{{8}})/(?P=day)T\d{{6}}Z-[0-9a-f]{{8}})_)?(?P<backup>{_BACKUP})-[0-9a-f]{{64}}\.json"
+)
+_TABLE = re.compile(rf"tables/[0-9a-f]{{2}}/[0-9a-f]{{32}}(-{_BACKUP})?\.zst")
+_ROW = re.compile(rf"tables/rows/[0-9a-f]{{2}}/(?P<row>[0-9a-f]{{32}})-(?P<sha256>[0-9a-f]{{64}})(-{_BACKUP})?\.zst")
+_CAPTURE = re.compile(rf"captures/[0-9a-f]{{32}}(-{_BACKUP})?\.json\.zst")
+_TOMBSTONES = re.compile(rf"tombstones/(?P<id>{_BACKUP})_(?P<due>\d{{8}}T\d{{12}})-(?P<sha256>[0-9a-f]{{64}})\.json")
 
 _LEASE = re.compile(
     rf"leases/\d{{10}}/(?P<run>{_BACKUP})_((?P<until>\d{{8}}T\d{{12}})-(?P<sha256>[0-9a-f]{{64}})|released)\.json"
 )
+
+_KINDS: dict[Kind, re.Pattern[str]] = {
+    "archive": re.compile(r"archive/[0-9A-Za-z-]+-[0-9a-f]{64}\.json"),
+    "index": _INDEX,
+    "chunk": _CHUNK,
+    "capture": _CAPTURE,
+    "table": re.compile(f"{_TABLE.pattern}|{_ROW.pattern}"),
+    "run": _RUN,
+    "lease": _LEASE,
+    "probe": re.compile(r"probes/.+"),
+    "tombstones": _TOMBSTONES,
+}
+"""Whatever an archive may hold beside manifests: what is none of these, `prune` leaves alone."""
 
 
 def backup_id(now: datetime, random: str) -> str:
@@ -88,6 +112,16 @@ def is_manifest(name: str) -> bool:
     return match is not None and match["folders"] in (None, _folders(match["generation"], int(match["number"])))
 
 
+Kind = Literal["archive", "manifest", "index", "chunk", "capture", "table", "run", "lease", "probe", "tombstones"]
+
+
+def kind_of(name: str) -> Kind | None:
+    """Tell what an object is; None for what no zbackup of this version stores."""
+    if name.startswith(MANIFESTS):
+        return "manifest" if is_manifest(name) else None
+    return next((kind for kind, pattern in _KINDS.items() if pattern.fullmatch(name)), None)
+
+
 def manifests_of(generation: str, thousand: int) -> str:
     """Return what the names of a generation's manifests begin with whose numbers are of one thousand."""
     return f"{MANIFESTS}{_folders(generation, thousand * THOUSAND)}"
@@ -100,6 +134,12 @@ def run_record(parent: str | None, backup: str, sha256: str) -> str:
 def runs_of(parent: str | None) -> str:
     """Return what the names of the records of runs begin with that continue a backup, by its id."""
     return f"{RUNS}{parent[:8]}/{parent}_" if parent else f"{RUNS}none/none_"
+
+
+def run_of(name: str) -> str | None:
+    """Return the backup that a run record is of; None for any other object."""
+    match = _RUN.fullmatch(name)
+    return None if match is None else match["backup"]
 
 
 def archive_record(archive_id: str, sha256: str) -> str:
@@ -116,6 +156,12 @@ def table_object(sha256: str) -> str:
     return f"{TABLES}{sha256[:2]}/{sha256[:32]}.zst"
 
 
+def is_table(name: str, sha256: str) -> bool:
+    """Tell whether this is the name of a captured table's object with this digest."""
+    match = _TABLE.fullmatch(name)
+    return match is not None and name.startswith(table_object(sha256).removesuffix(".zst"))
+
+
 def row_object(row: str, sha256: str) -> str:
     return f"{ROWS}{row[:2]}/{row[:32]}-{sha256}.zst"
 
@@ -128,6 +174,19 @@ def row_of(name: str) -> tuple[str, str] | None:
 
 def capture_record(sha256: str) -> str:
     return f"{CAPTURES}{sha256[:32]}.json.zst"
+
+
+def is_capture(name: str, sha256: str) -> bool:
+    """Tell whether this is the name of a capture's record with this digest."""
+    match = _CAPTURE.fullmatch(name)
+    return match is not None and name.startswith(capture_record(sha256).removesuffix(".json.zst"))
+
+
+def of_run(name: str, backup: str) -> str:
+    """Return the name that a backup stores the content of a name of content alone under, as its own."""
+    folder, _, last = name.rpartition("/")
+    stem, _, ending = last.partition(".")
+    return f"{folder}/{'-'.join(stem.split('-')[: 2 if name.startswith(ROWS) else 1])}-{backup}.{ending}"
 
 
 def index_object(backup: str, sha256: str) -> str:
@@ -193,6 +252,30 @@ class LeaseName:
 def leases_of(until: datetime) -> str:
     """Return what names of leases begin with that end in the hour of an instant: a listing of it is short."""
     return f"{LEASES}{until.astimezone(UTC):%Y%m%d%H}/"
+
+
+@dataclass(frozen=True, slots=True)
+class TombstonesName:
+    """A list of objects that a prune may remove."""
+
+    id: str
+    """as a backup's; it sorts by time"""
+    due: datetime
+    """by the store's clock: before this nothing of it is removed"""
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{TOMBSTONES}{self.id}_{_stamp(self.due)}-{self.sha256}.json"
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        """Read the name of a list; None when it is not one."""
+        match = _TOMBSTONES.fullmatch(name)
+        try:
+            due = _instant(match["due"]) if match else None
+        except ValueError:
+            return None
+        return cls(match["id"], due, match["sha256"]) if match and due else None
 
 
 @dataclass(frozen=True, slots=True)

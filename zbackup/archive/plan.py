@@ -17,6 +17,7 @@ from itertools import pairwise
 
 from zbackup.archive.log import totals_of
 from zbackup.archive.manifest import CaptureRef, ChunkRef, Manifest, Totals
+from zbackup.archive.needed import identity
 from zbackup.errors import Damaged
 from zbackup.event import MICROSECOND, instant_text, parse_instant
 from zbackup.source import EventTable, Source
@@ -218,9 +219,9 @@ def plan_capture(
 
 def added_since(manifest: Manifest, head: Manifest) -> tuple[ChunkRef, ...]:
     """Return the chunks of rows that amendments after a backup added, oldest amendment first."""
-    known = set(manifest.amendments)
+    known = set(map(identity, manifest.amendments))
     return tuple(
-        chunk for amendment in head.amendments if amendment not in known for chunk in amendment.rows if chunk.rows
+        chunk for found in head.amendments if identity(found) not in known for chunk in found.rows if chunk.rows
     )
 
 

@@ -117,10 +117,10 @@ def _reference(ref: ObjectRef | ChunkRef | IndexRef | CaptureRef) -> None:
         case IndexRef():
             fits = names.is_index(ref.name, ref.sha256)
         case CaptureRef():
-            fits = ref.name == names.capture_record(ref.sha256)
+            fits = names.is_capture(ref.name, ref.sha256)
         case ObjectRef():
             row = names.row_of(ref.name)
-            fits = ref.name == names.table_object(ref.sha256) or (row is not None and row[1] == ref.sha256)
+            fits = names.is_table(ref.name, ref.sha256) or (row is not None and row[1] == ref.sha256)
     if not fits:
         raise ValueError(f"{name!r} is not the name of such an object with its digest")
 

@@ -9,7 +9,7 @@ wherever in the table it stands by now, and costs neither compression nor a call
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -54,6 +54,9 @@ class TableSink:
     """the capture whose unchanged objects are referenced again"""
     source: str
     """stands in every object: system identifier/database"""
+    run: str = ""
+    absent: Collection[str] = ()
+    """names that the run does without: what would bear one gets a name of the run"""
     spool: str | None = None
     part_bytes: int = PART_BYTES
     waiting_bytes: int = WAITING_BYTES
@@ -95,7 +98,7 @@ class TableSink:
             raise NotSupported(f"a text of {len(text)} bytes, {most} is the most", hint="Report this.")
         body = zstandard.ZstdCompressor(level=TEXT_LEVEL, write_checksum=True).compress(text)
         digest = hashlib.sha256(body).hexdigest()
-        ref = ObjectRef(names.table_object(digest), digest, len(body))
+        ref = ObjectRef(self.own(names.table_object(digest)), digest, len(body))
         if not self._there(ref):
             self.archive.put(ref.name, body)
             self._stored(ref)
@@ -103,7 +106,7 @@ class TableSink:
 
     def put_part(self, file: ChunkFile) -> ObjectRef:
         with file.body:
-            ref = ObjectRef(names.table_object(file.sha256), file.sha256, file.stored_bytes)
+            ref = ObjectRef(self.own(names.table_object(file.sha256)), file.sha256, file.stored_bytes)
             if not self._there(ref):
                 self.archive.put_chunk(ref.name, file)
                 self._stored(ref)
@@ -111,10 +114,14 @@ class TableSink:
 
     def put_row(self, row: str, file: ChunkFile) -> ObjectRef:
         with file.body:
-            ref = ObjectRef(names.row_object(row, file.sha256), file.sha256, file.stored_bytes)
+            ref = ObjectRef(self.own(names.row_object(row, file.sha256)), file.sha256, file.stored_bytes)
             self.archive.put_chunk(ref.name, file)
         self._stored(ref)
         return ref
+
+    def own(self, name: str) -> str:
+        """Return the name to store content under that has this name of its own."""
+        return names.of_run(name, self.run) if name in self.absent else name
 
     def _list(self, parts: tuple[ObjectRef, ...], before: CapturedTable | None) -> ObjectRef:
         if before is not None and before.listed is not None and before.parts == parts:
@@ -268,7 +275,7 @@ class _Rows:
         return {
             found[0]: ObjectRef(stat.name, found[1], stat.size)
             for stat in self._sink.archive.store.list(names.ROWS)
-            if (found := names.row_of(stat.name))
+            if (found := names.row_of(stat.name)) and stat.name not in self._sink.absent
         }
 
 

@@ -49,6 +49,9 @@ LockTimeout = Annotated[str | None, _of("lock_timeout")]
 PgDump = Annotated[str | None, _of("pg_dump", "PATH")]
 Spool = Annotated[str | None, _of("spool", "FOLDER")]
 ChunkBytes = Annotated[str | None, _of("chunk_bytes")]
+KeepWindow = Annotated[str | None, _of("keep_window")]
+KeepCaptures = Annotated[str | None, _of("keep_captures", "N,Nd,Nw,Nm,Ny")]
+Grace = Annotated[str | None, _of("grace")]
 Proof = Annotated[str | None, _of("proof")]
 
 At = Annotated[

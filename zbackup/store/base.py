@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, runtime_checkable
 
 from zbackup.errors import StoreError
@@ -38,6 +38,8 @@ class Stat:
     name: str
     size: int
     """bytes as stored"""
+    modified: datetime | None = field(default=None, compare=False)
+    """when it was stored, by the store's clock"""
 
 
 class Store(Protocol):
@@ -94,7 +96,12 @@ class Store(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Remove an object; removing one that is not there succeeds. Backups never call this."""
+        """
+        Remove an object; removing one that is not there succeeds. Only `prune` and `probe` call this.
+
+        Raises Locked when this object is kept by a lock or a retention of the store, whatever the rights of
+        who asks; AccessDenied when they lack the right to delete.
+        """
         ...
 
     def clock(self) -> datetime:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from zbackup.errors import CommitUnknown, ObjectMissing, StoreError
+from zbackup.errors import CommitUnknown, Locked, ObjectMissing, StoreError
 from zbackup.store.base import (
     BLOCK_BYTES,
     Stat,
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 # An archive holds ZITADEL's keys: nothing for others; the umask decides about the group.
 _FILE_MODE, _FOLDER_MODE = 0o640, 0o750
+
+_KEPT = "Somebody protects it (chmod, chattr): take that back when it is to go."
 
 # What link(2) answers where the file system has no hard links (FAT, SMB, some FUSE).
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
@@ -112,7 +114,7 @@ class LocalStore:
         except ObjectMissing:
             self._check_root()
             return None
-        return Stat(name, found.st_size) if stat.S_ISREG(found.st_mode) else None
+        return _stat_of(name, found) if stat.S_ISREG(found.st_mode) else None
 
     def list(self, prefix: str, *, fold: bool = False) -> Iterator[Stat]:
         self._check_root()
@@ -122,10 +124,17 @@ class LocalStore:
         path = self._root / check_name(name)
         with os_errors(self._shown(name)):
             try:
+                # We make none without this bit: somebody has taken it away.
+                if not path.stat().st_mode & stat.S_IWUSR:
+                    raise Locked(f"{self._shown(name)}: the file is read-only", hint=_KEPT)
                 path.unlink()
             except (FileNotFoundError, NotADirectoryError):
                 self._check_root()
                 return
+            except OSError as error:
+                if error.errno == errno.EPERM:  # not for want of rights to the folder, which is EACCES
+                    raise Locked(f"{self._shown(name)}: the file or its folder is immutable", hint=_KEPT) from error
+                raise
             _sync_folder(path.parent)
 
     def close(self) -> None: ...
@@ -194,7 +203,7 @@ class LocalStore:
             elif name.startswith(prefix):
                 with os_errors(self._shown(name)), contextlib.suppress(FileNotFoundError):
                     if entry.is_file():
-                        yield Stat(name, entry.stat().st_size)
+                        yield _stat_of(name, entry.stat())
 
     def _check_root(self) -> None:
         with os_errors(self.address):
@@ -207,6 +216,10 @@ class LocalStore:
 
     def _shown(self, name: str | Path) -> str:
         return str(self._root / name)
+
+
+def _stat_of(name: str, found: os.stat_result) -> Stat:
+    return Stat(name, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
 
 class _FileBody(io.RawIOBase):

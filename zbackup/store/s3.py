@@ -14,11 +14,12 @@ import hashlib
 import io
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 from urllib.parse import urlsplit
 
-from zbackup.errors import ObjectMissing, StoreError, StoreUnreachable
+from zbackup.errors import Locked, ObjectMissing, StoreError, StoreUnreachable
 from zbackup.progress import silent
 from zbackup.store.base import (
     BLOCK_BYTES,
@@ -39,7 +40,6 @@ from zbackup.store.write import NameTaken, NotTaken, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import UTC, datetime
 
     from zbackup.progress import Report
 
@@ -141,24 +141,20 @@ class S3Store:
             return body.readall()
 
     def stat(self, name: str) -> Stat | None:
-        key = self._key(name)
         try:
-            found = self._request(
-                name,
-                lambda: _whole(
-                    self._shown(name), self._client.head_object(Bucket=self._bucket, Key=key), "ContentLength"
-                ),
-            )
+            found = self._head(name)
         except ObjectMissing:
             return None
-        return Stat(name, int(found["ContentLength"]))
+        return Stat(name, int(found["ContentLength"]), found.get("LastModified"))
 
     def list(self, prefix: str, *, fold: bool = False) -> Iterator[Stat]:
         return self._pages(self._prefix + check_prefix(prefix), {"Delimiter": "/"} if fold else {})
 
     def delete(self, name: str) -> None:
+        # A bucket with versions takes a plain delete of what is locked: it hides it, and nothing is gained.
         key = self._key(name)
         with contextlib.suppress(ObjectMissing):
+            self._refuse_locked(name, self._head(name))
             self._request(name, lambda: self._client.delete_object(Bucket=self._bucket, Key=key))
 
     def close(self) -> None:
@@ -188,6 +184,19 @@ class S3Store:
         except ValueError:
             raise StoreError(f"{self.address}: answers without a date") from None
         return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+    def _head(self, name: str) -> dict[str, Any]:
+        key, what = self._key(name), self._shown(name)
+        return self._request(
+            name, lambda: _whole(what, self._client.head_object(Bucket=self._bucket, Key=key), "ContentLength")
+        )
+
+    def _refuse_locked(self, name: str, found: dict[str, Any]) -> None:
+        hold = found.get("ObjectLockLegalHoldStatus") == "ON"
+        until = found.get("ObjectLockRetainUntilDate")
+        if hold or (until is not None and until > self.clock()):
+            kept = "under a legal hold" if hold else f"locked ({found.get('ObjectLockMode')})"
+            raise Locked(f"{self._shown(name)}: {kept}", until=None if hold else until)
 
     def _check(self, what: str, body: BinaryIO, size: int, sha256: str) -> dict[str, str]:
         """Hold the body against what the caller said of it; return the digests to send along."""
@@ -243,17 +252,17 @@ class S3Store:
         while True:
             page = self._request("", lambda: _page(self.address, self._client.list_objects_v2(**request)))
             # In order and once, whatever a page says: rclone lists what is being written twice, or out of its place.
-            sizes = {str(entry["Key"])[len(self._prefix) :]: int(entry["Size"]) for entry in page.get("Contents", [])}
-            folders = {str(entry["Prefix"])[len(self._prefix) :]: 0 for entry in page.get("CommonPrefixes", [])}
-            sizes |= folders
-            for name in sorted(sizes, key=str.encode):
+            entries = {str(entry["Key"])[len(self._prefix) :]: entry for entry in page.get("Contents", [])}
+            folders = {str(entry["Prefix"])[len(self._prefix) :] for entry in page.get("CommonPrefixes", [])}
+            for name in sorted(entries.keys() | folders, key=str.encode):
                 if name.encode() < last:
                     raise StoreError(
                         f"{self._shown(name)} is listed after {last.decode()}",
                         hint="Run again. If it stays so, use another store: zbackup needs listings in byte order.",
                     )
                 if is_name(name.removesuffix("/") if name in folders else name) and name.encode() != last:
-                    yield Stat(name, sizes[name])
+                    found = None if name in folders else entries[name]
+                    yield Stat(name, int(found["Size"]), found.get("LastModified")) if found else Stat(name, 0)
                 last = name.encode()
             if not page["IsTruncated"]:
                 return
