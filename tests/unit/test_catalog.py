@@ -17,7 +17,8 @@ from tests.long_archive import CAPTURES, LongArchive, snapshot_of
 from tests.unit.rows import history
 from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
-from zbackup.archive.catalog import Catalog, rank
+from zbackup.archive.catalog import Catalog
+from zbackup.archive.folders import rank
 from zbackup.archive.manifest import FORMAT, Ancestry, Lineage
 from zbackup.archive.names import MANIFESTS, BackupName, backup_id
 from zbackup.continuity import choose_parent
