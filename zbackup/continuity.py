@@ -18,7 +18,8 @@ from itertools import takewhile
 
 from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
-from zbackup.archive.catalog import Catalog, rank
+from zbackup.archive.catalog import Catalog
+from zbackup.archive.folders import rank
 from zbackup.archive.manifest import Ancestry, ChunkRef, Manifest
 from zbackup.archive.names import BackupName
 from zbackup.database.connection import Connection

@@ -21,7 +21,8 @@ from typing import Literal, TypeVar
 from zbackup import inspect
 from zbackup.archive import find, names
 from zbackup.archive.archive import Archive
-from zbackup.archive.catalog import Catalog, rank
+from zbackup.archive.catalog import Catalog
+from zbackup.archive.folders import rank
 from zbackup.archive.leftovers import leftover
 from zbackup.archive.manifest import FORMAT, ChunkRef, Manifest
 from zbackup.archive.needed import Lost, Needed, Rules, covered, needed

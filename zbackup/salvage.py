@@ -20,6 +20,7 @@ from zbackup.archive import names
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
 from zbackup.archive.chunk import Trailer
+from zbackup.archive.folders import Folders
 from zbackup.archive.log import totals_of
 from zbackup.archive.manifest import (
     FORMAT,
@@ -95,7 +96,7 @@ class Salvage(Archive):
     # Records
 
     def catalog(self) -> Catalog:
-        return Catalog(self._inside, self._lineage, self._notes.records.keys())
+        return Catalog(Folders(self._inside), self._lineage, self._notes.records.keys())
 
     def manifest(self, entry: BackupName) -> Manifest:
         """Read a manifest without a capture that cannot be read. Raises as it does elsewhere, once passed over."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from tests.long_archive import CAPTURES, LongArchive, snapshot_of
 from tests.unit.rows import history
 from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
-from zbackup.archive.catalog import Catalog, rank
+from zbackup.archive.catalog import Catalog
+from zbackup.archive.folders import rank
 from zbackup.archive.manifest import FORMAT, Ancestry, Lineage
 from zbackup.archive.names import MANIFESTS, BackupName, backup_id
 from zbackup.continuity import choose_parent
@@ -131,6 +133,23 @@ def test_any_history_is_read_as_if_it_were_at_hand(past: Past, data: st.DataObje
         assert beside == list(catalog.strays(head, near))
 
 
+@given(pasts(), st.data())
+def test_a_line_goes_on_over_what_was_pruned(past: Past, data: st.DataObject) -> None:
+    """
+    Whichever backups are gone, or to be taken for gone, a line goes on with the next older one that is left.
+    """
+    whole = past.catalog
+    assert whole.next_number()
+    past.pruned = set(data.draw(st.lists(st.sampled_from(past.entries))))
+    left = sorted((entry for entry in past.entries if entry not in past.pruned), key=rank)
+
+    for catalog in (past.catalog, whole.without(set(map(str, past.pruned)))):
+        assert left == list(catalog.entries)
+        for entry in left:
+            assert past.line(entry) == list(catalog.line(entry))
+    assert whole.without(()).entries == whole.entries
+
+
 def test_ids_that_end_alike_and_links_that_lead_astray() -> None:
     """
     A line goes on with the nearest backup whose id ends as its parent's does, and never into another generation.
@@ -194,6 +213,12 @@ def test_what_few_know_is_asked_of_few(long: LongArchive) -> None:
     lists, gets = requests(long, lambda archive: resolve(archive, Instant(middle, instant_text(middle))))
     assert lists <= 8
     assert gets <= 16
+    gone = {str(long.name(number)) for number in range(22_500, 23_450)}
+    lists, gets = requests(
+        long, lambda archive: [*islice(archive.catalog().without(gone).line(long.name(long.runs)), 9)]
+    )
+    assert lists <= 5
+    assert gets == 1
     lists, gets = requests(long, lambda archive: listing(archive, 50))
     assert lists <= 5
     assert gets <= 51

@@ -15,6 +15,7 @@ import zstandard
 from zbackup.archive import codec, names
 from zbackup.archive.catalog import Catalog
 from zbackup.archive.chunk import ROW_BYTES, TRAILER_MARK, ChunkFile, Frame, Trailer
+from zbackup.archive.folders import Folders
 from zbackup.archive.frames import LIST_BYTES, RECORD_BYTES, decoded, pieces, unpack
 from zbackup.archive.manifest import (
     ArchiveRecord,
@@ -99,7 +100,7 @@ class Archive:
 
     def catalog(self) -> Catalog:
         """Look at the backups. What others put beside the manifests is passed over; `verify` names it."""
-        return Catalog(self._inside, self._lineage)
+        return Catalog(Folders(self._inside), self._lineage)
 
     def whole_catalog(self) -> Catalog:
         """List all backups that there are now, at once: what a prune may believe."""

@@ -2,7 +2,7 @@
 The backups of an archive as their names tell them: which there are, which continues which, which answers.
 
 Nothing is kept beside the names that could lag behind them or hide one: a listing always tells what is there. It is
-read by folders (names.py), a thousand numbers of a generation at a time and only where a question leads: the newest
+read by folders (folders.py), a thousand numbers of a generation at a time and only where a question leads: the newest
 backups are in the last folders, and links in the manifests lead far back in a line (ancestry.py). Two runs at once
 may both commit; both stay restorable, and the next run continues the head by a fixed rule.
 """
@@ -10,41 +10,34 @@ may both commit; both stay restorable, and the next run continues the head by a 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from copy import copy
 from datetime import datetime
-from functools import cached_property
 from heapq import merge
 from itertools import chain, islice, takewhile
 
+from zbackup.archive.folders import Block, Folders, rank
 from zbackup.archive.manifest import Lineage
-from zbackup.archive.names import MANIFESTS, THOUSAND, BackupName, is_manifest, manifests_of
+from zbackup.archive.names import BackupName
 from zbackup.archive.search import find
 from zbackup.errors import Damaged, ObjectMissing, UsageError
-from zbackup.event import BEGINNING
-
-# Thousands that are kept once read: less than 1 MB each.
-HELD = 16
-
-Listed = Callable[[str], Iterable[str]]
-"""the names directly in a folder, those of folders with a slash at their end"""
-
-Block = tuple[BackupName, ...]
-"""the backups of one generation and one thousand of numbers, the newest first"""
 
 
 class Catalog:
-    """Reads names as it is asked, and each folder once; those in `unread` link others and answer for nothing."""
+    """Reads names as it is asked; those in `unread` link others and answer for nothing, `absent` are not there."""
 
     def __init__(
-        self, listed: Listed, lineage: Callable[[BackupName], Lineage | None], unread: Collection[str] = ()
+        self,
+        folders: Folders,
+        lineage: Callable[[BackupName], Lineage | None],
+        unread: Collection[str] = (),
+        absent: Collection[str] = (),
     ) -> None:
-        self._listed, self._lineage = listed, lineage
-        self.unread = frozenset(unread)
-        self._absent = frozenset[str]()
-        self._blocks: OrderedDict[tuple[str, int], Block] = OrderedDict()
-        self._inside: dict[str, tuple[int, ...]] = {}
+        self._folders, self._lineage = folders, lineage
+        self.unread, self._absent = frozenset(unread), frozenset(absent)
+        self._present: tuple[Block, Block] = (), ()
+        self._entries: tuple[BackupName, ...] | None = None
+        self._heads: tuple[BackupName, ...] | None = None
         self._lineages: dict[BackupName, Lineage | None] = {}
 
     @classmethod
@@ -55,34 +48,24 @@ class Catalog:
         unread: Collection[str] = (),
     ) -> Catalog:
         """Make a catalog of names at hand. Raises Damaged for one that is not a manifest's."""
-        folders: dict[str, dict[str, None]] = {}
-        for name in names:
-            BackupName.parse(name)
-            parts = name.split("/")
-            for depth in range(1, len(parts)):
-                inside = "/".join(parts[: depth + 1]) + "/" * (depth + 1 < len(parts))
-                folders.setdefault("/".join(parts[:depth]) + "/", {})[inside] = None
-        return cls(lambda folder: folders.get(folder, ()), lineage, unread)
+        return cls(Folders.of(names), lineage, unread)
 
     def without(self, absent: Collection[str]) -> Catalog:
         """Return the same look at the archive, as if the manifests of these names were not there."""
-        made = copy(self)
-        made._absent = self._absent | frozenset(absent)  # noqa: SLF001
-        made._blocks = OrderedDict((key, made._present(block)) for key, block in self._blocks.items())  # noqa: SLF001
-        for known in ("entries", "_heads"):
-            made.__dict__.pop(known, None)
-        return made
+        return Catalog(self._folders, self._lineage, self.unread, self._absent | frozenset(absent))
 
     # Which there are
 
-    @cached_property
+    @property
     def entries(self) -> tuple[BackupName, ...]:
         """All backups in the order of their numbers. Some 700 bytes each: not for a question that needs few."""
-        return tuple(self.newest())[::-1]
+        if self._entries is None:
+            self._entries = tuple(self.newest())[::-1]
+        return self._entries
 
     def newest(self) -> Iterator[BackupName]:
         """Yield all backups, the newest first."""
-        return merge(*(self._of(generation) for generation in self._generations), key=rank, reverse=True)
+        return merge(*(self._of(generation) for generation in self._folders.generations()), key=rank, reverse=True)
 
     def since(self, number: int) -> tuple[BackupName, ...]:
         """Return the backups with this number or a greater one."""
@@ -93,32 +76,32 @@ class Catalog:
         blocks = islice(self._down(generation), 2)
         return tuple(entry for block in blocks for entry in block if str(entry) not in self.unread)[::-1]
 
-    @cached_property
-    def _heads(self) -> tuple[BackupName, ...]:
-        heads = [head for generation in self._generations for head in islice(self._of(generation), 1)]
-        return tuple(sorted(heads, key=rank, reverse=True))
-
     def heads(self) -> tuple[BackupName, ...]:
         """Return the newest backup of each generation, the newest first."""
+        if self._heads is None:
+            heads = [head for generation in self._folders.generations() for head in islice(self._of(generation), 1)]
+            self._heads = tuple(sorted(heads, key=rank, reverse=True))
         return self._heads
 
     def head(self, generation: str | None = None) -> BackupName | None:
         """Return the newest backup, of all or of one generation. Raises UsageError for one that is not there."""
         if generation is None:
-            return self._heads[0] if self._heads else None
-        for head in self._heads:
+            return next(iter(self.heads()), None)
+        for head in self.heads():
             if head.generation == generation:
                 return head
-        known = ", ".join(head.generation for head in self._heads) or "none"
+        known = ", ".join(head.generation for head in self.heads()) or "none"
         raise UsageError(f"no generation {generation} in this archive", hint=f"It holds: {known}.")
 
     def next_number(self) -> int:
-        return self._heads[0].number + 1 if self._heads else 1
+        return max((head.number for head in self.heads()), default=0) + 1
 
     def find(self, backup: str) -> BackupName:
         """Return a backup by its id or an unambiguous part of it, which takes a look at all. Raises UsageError."""
         found = find(
-            backup, [(self._thousands(generation), generation) for generation in self._generations], self._block
+            backup,
+            [(self._folders.thousands(generation), generation) for generation in self._folders.generations()],
+            self._block,
         )
         if len(found) == 1:
             return found[0]
@@ -250,68 +233,20 @@ class Catalog:
 
     # Folders
 
-    @cached_property
-    def _flat(self) -> dict[tuple[str, int], list[BackupName]]:
-        """Manifests in no folders, as they once were: there are few."""
-        found: dict[tuple[str, int], list[BackupName]] = {}
-        for entry in map(BackupName.parse, filter(is_manifest, self._top)):
-            found.setdefault((entry.generation, entry.thousand), []).append(entry)
-        return found
-
-    @cached_property
-    def _top(self) -> tuple[str, ...]:
-        return tuple(self._listed(MANIFESTS))
-
-    @cached_property
-    def _generations(self) -> tuple[str, ...]:
-        folders = (name.removeprefix(MANIFESTS).rstrip("/") for name in self._top if name.endswith("/"))
-        return tuple(sorted({*(name for name in folders if len(name) == 8), *(key[0] for key in self._flat)}))
-
     def _of(self, generation: str) -> Iterator[BackupName]:
         """Yield the backups of a generation, the newest first."""
         return (entry for block in self._down(generation) for entry in block if str(entry) not in self.unread)
 
     def _down(self, generation: str, most: int | None = None) -> Iterator[Block]:
         """Yield the backups of a generation by thousands, up to one of them, the greatest first."""
-        for thousand in self._thousands(generation, most):
+        for thousand in self._folders.thousands(generation, most):
             if block := self._block(generation, thousand):
                 yield block
 
-    def _thousands(self, generation: str, most: int | None = None) -> Iterator[int]:
-        flat = [thousand for name, thousand in self._flat if name == generation]
-        millions = self._numbers(f"{MANIFESTS}{generation}/", 4)
-        for million in sorted({*millions, *(thousand // THOUSAND for thousand in flat)}, reverse=True):
-            if most is not None and million > most // THOUSAND:
-                continue
-            inside = self._numbers(f"{MANIFESTS}{generation}/{million:04d}/", 3) if million in millions else ()
-            there = {million * THOUSAND + number for number in inside}
-            there.update(thousand for thousand in flat if thousand // THOUSAND == million)
-            yield from (thousand for thousand in sorted(there, reverse=True) if most is None or thousand <= most)
-
-    def _numbers(self, folder: str, digits: int) -> tuple[int, ...]:
-        """Return the folders in a folder that are called by so many digits."""
-        if folder not in self._inside:
-            names = (name.removeprefix(folder).rstrip("/") for name in self._listed(folder) if name.endswith("/"))
-            found = (int(name) for name in names if len(name) == digits and name.isascii() and name.isdecimal())
-            self._inside[folder] = tuple(sorted(found))
-        return self._inside[folder]
-
     def _block(self, generation: str, thousand: int) -> Block:
-        key = generation, thousand
-        if key not in self._blocks:
-            folder = manifests_of(generation, thousand)
-            found = [BackupName.parse(name) for name in self._listed(folder) if is_manifest(name)]
-            block = sorted([*found, *self._flat.get(key, ())], key=rank, reverse=True)
-            self._blocks[key] = self._present(block)
-            if len(self._blocks) > HELD:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(key)
-        return self._blocks[key]
-
-    def _present(self, block: Iterable[BackupName]) -> Block:
-        return tuple(entry for entry in block if not self._absent or str(entry) not in self._absent)
-
-
-def rank(entry: BackupName) -> tuple[int, datetime, datetime, str]:
-    """Order of backups: the greatest one is the head that the next run continues."""
-    return entry.number, entry.horizon or BEGINNING, entry.snapshot, entry.backup
+        block = self._folders.block(generation, thousand)
+        if not self._absent:
+            return block
+        if block is not self._present[0]:
+            self._present = block, tuple(entry for entry in block if str(entry) not in self._absent)
+        return self._present[1]
