@@ -27,6 +27,7 @@ from zbackup.counting import counted_at, mark
 from zbackup.database.export import count, digest_of
 from zbackup.database.portions import read_range
 from zbackup.database.snapshot import Workers
+from zbackup.event import BEGINNING
 from zbackup.merge import Change, merge
 from zbackup.progress import Step
 from zbackup.source import Counters, EventTable
@@ -90,7 +91,8 @@ class Audit:
         return found
 
     def _routine(self, reasons: Reasons, budget: timedelta) -> list[_Range]:
-        since = min(self.horizon, self.snapshot) - LAST_DAYS
+        until = min(self.horizon, self.snapshot)
+        since = max(until, BEGINNING + LAST_DAYS) - LAST_DAYS
         newest = self._newest()
         young: list[_Range] = []
         for part in newest:

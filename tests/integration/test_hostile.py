@@ -47,10 +47,11 @@ def test_a_table_swapped_for_another_is_read_again(archive: Archive, source: str
     def swap(progress: Progress) -> None:
         if isinstance(progress, ObjectStored) and not done:
             done.append(progress.name)
-            execute(source, "ALTER TABLE eventstore.events2 RENAME TO gone")
-            execute(source, "CREATE TABLE eventstore.events2 (LIKE eventstore.gone INCLUDING ALL)")
-            execute(source, "ALTER INDEX eventstore.events2_pkey RENAME TO gone_pkey")
-            execute(source, "INSERT INTO eventstore.events2 SELECT * FROM eventstore.gone")
+            with psycopg.connect(source) as connection:
+                connection.execute("ALTER TABLE eventstore.events2 RENAME TO gone")
+                connection.execute("CREATE TABLE eventstore.events2 (LIKE eventstore.gone INCLUDING ALL)")
+                connection.execute("ALTER INDEX eventstore.events2_pkey RENAME TO gone_pkey")
+                connection.execute("INSERT INTO eventstore.events2 SELECT * FROM eventstore.gone")
 
     result = backup(archive, source, options(jobs=1, chunk_bytes=32 << 10), report=swap)
 
