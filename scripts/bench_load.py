@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -26,6 +24,7 @@ from pathlib import Path
 import psycopg
 
 from scripts.load import Sample, load
+from scripts.measure import machine, new_database, say
 from tests.history import create_indexes, create_schema, fill_state
 from tests.history.grown import fill_grown
 from zbackup.database.embedded import EmbeddedPostgres, Setting
@@ -104,7 +103,7 @@ class Bench:
     def round(self, number: int) -> list[Phase]:
         phases: list[Phase] = []
         for what in list(self.commands)[:: -1 if number % 2 else 1]:
-            print(f"round {number + 1}: {what}", file=sys.stderr, flush=True)
+            say(f"round {number + 1}: {what}")
             for phase in (Phase(ALONE, number), Phase(what, number)):
                 while (left := self.seconds - phase.seconds) > self.seconds * LEAST_SHARE:
                     self._run(phase, left)
@@ -189,16 +188,15 @@ def ratios(figures: list[Figure]) -> dict[str, dict[str, float]]:
 
 
 def prepare(server: EmbeddedPostgres, events: int) -> dict[str, int]:
-    print(f"generating {events:,} events", file=sys.stderr, flush=True)
-    with psycopg.connect(server.dsn(), autocommit=True) as connection:
-        connection.execute("CREATE DATABASE source TEMPLATE template0")
+    say(f"generating {events:,} events")
+    source = new_database(server, "source")
     end = datetime.now(UTC) - timedelta(hours=1)
-    with psycopg.connect(server.dsn("source")) as connection:
+    with psycopg.connect(source) as connection:
         create_schema(connection, indexes=False)
         fill_grown(connection, events=events, start=end - timedelta(days=90), end=end)
         create_indexes(connection)
         fill_state(connection)
-    with psycopg.connect(server.dsn("source"), autocommit=True) as connection:
+    with psycopg.connect(source, autocommit=True) as connection:
         connection.execute("VACUUM (FREEZE, ANALYZE)")
         connection.execute("CHECKPOINT")
         row = connection.execute(
@@ -245,16 +243,7 @@ def main(arguments: list[str]) -> int:
         tempfile.TemporaryDirectory(prefix="zbackup-bench-", dir=chosen.work) as work,
         EmbeddedPostgres(version=chosen.version, settings=SETTINGS) as server,
     ):
-        facts: dict[str, object] = {
-            "time": datetime.now(UTC).isoformat(),
-            "machine": platform.platform(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-            "postgresql": server.version,
-            "writers": chosen.writers,
-            "pause_ms": chosen.pause,
-            **prepare(server, chosen.events),
-        }
+        facts = machine(server) | {"writers": chosen.writers, "pause_ms": chosen.pause} | prepare(server, chosen.events)
         bench = Bench(server, Path(work), chosen.seconds, chosen.rate_limit)
         with load(bench.dsn, chosen.writers, chosen.pause / 1000) as running:
             time.sleep(WARM_UP_SECONDS)

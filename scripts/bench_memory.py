@@ -9,31 +9,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
 
+from scripts.measure import fill_constraints, fill_derived, machine, new_database, say
 from scripts.peak import high_water
 from tests.history import create_indexes, create_schema, fill, fill_state
 from tests.history.large import fill_large, fill_users
-from zbackup.database.connection import connect
 from zbackup.database.embedded import EmbeddedPostgres, Setting
-from zbackup.database.export import read_rows
-from zbackup.database.shape import find_events_table
-from zbackup.event import BEGINNING, END
-from zbackup.zitadel.constraints import COLUMNS, Fold, line_of
-from zbackup.zitadel.lowercase import database_lower
 
 SETTINGS: dict[str, Setting] = {
     "shared_buffers": "256MB",
@@ -79,7 +71,7 @@ class Bench:
 
     def many(self, number: int, events: int) -> dict[str, int]:
         """Measure on a whole database of many events, a tenth of them younger than its capture."""
-        source = self.new_database("many")
+        source = new_database(self.server, "many")
         say(f"generating {events:,} events")
         end = datetime.now(UTC) - timedelta(hours=1)
         with psycopg.connect(source) as connection:
@@ -109,7 +101,7 @@ class Bench:
 
     def large(self, number: int, row_bytes: int) -> dict[str, int]:
         """Measure on events and assets whose largest rows have so many bytes of payload."""
-        source = self.new_database("large")
+        source = new_database(self.server, "large")
         say(f"generating rows of {row_bytes:,} bytes")
         end = datetime.now(UTC) - timedelta(hours=1)
         with psycopg.connect(source) as connection:
@@ -129,7 +121,7 @@ class Bench:
 
     def rest(self, database: str, number: int, source: str, at: datetime, bound: int = BOUND) -> None:
         def run(*words: str, source: str | None = None, target: bool = False) -> None:
-            place = self.new_database("target") if target else None
+            place = new_database(self.server, "target") if target else None
             self.zbackup(database, number, *words, source=source, target=place, bound=bound)
 
         run("backup", "--audit", source=source)
@@ -162,12 +154,6 @@ class Bench:
         seconds, peak, helpers = measured([command, *words, *given], self.work)
         self.figures.append(Figure(database, shown, number, seconds, peak, bound, helpers))
         say(f"    {peak / 2**20:.0f} MiB, {seconds:.1f} s")
-
-    def new_database(self, name: str) -> str:
-        with psycopg.connect(self.server.dsn(), autocommit=True) as connection:
-            connection.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
-            connection.execute(SQL("CREATE DATABASE {} TEMPLATE template0").format(Identifier(name)))
-        return self.server.dsn(name)
 
 
 def measured(arguments: list[str], work: Path) -> tuple[float, int, int]:
@@ -205,42 +191,6 @@ def started_by(process: int) -> Iterator[int]:
             continue
 
 
-def fill_derived(connection: psycopg.Connection) -> None:
-    """Make a projection with a row for every aggregate, as most of ZITADEL's are."""
-    connection.execute(
-        """CREATE TABLE projections.users14 AS
-           SELECT instance_id, aggregate_id AS id, min(created_at) AS creation_date, max(created_at) AS change_date,
-                  max("sequence") AS "sequence", min("owner") AS resource_owner, md5(aggregate_id) AS username
-             FROM eventstore.events2 GROUP BY instance_id, aggregate_id"""
-    )
-    connection.execute("ALTER TABLE projections.users14 ADD PRIMARY KEY (instance_id, id)")
-
-
-def fill_constraints(source: str) -> int:
-    """Give the database the unique constraints that its events ask for; return their number."""
-    fold = Fold(database_lower("libc", "C.UTF-8", "C.UTF-8", None))
-    with closing(connect(source)) as connection:
-        table = find_events_table(connection).table
-        block: list[bytes] = []
-        for row in read_rows(connection, table, BEGINNING, END):
-            block.append(row)
-            if len(block) == 1000:
-                fold.add(b"".join(block))
-                block.clear()
-        fold.add(b"".join(block))
-    statement = f"COPY eventstore.unique_constraints ({', '.join(COLUMNS)}) FROM STDIN".encode()
-    with psycopg.connect(source) as connection, connection.cursor() as cursor:
-        connection.execute("TRUNCATE eventstore.unique_constraints")
-        with cursor.copy(statement) as copy:
-            for row in fold.rows():
-                copy.write(line_of(row))
-        return len(fold.rows())
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def show(figures: list[Figure]) -> None:
     print(f"\n{'':32}{'peak MiB':>10}{'bound':>8}{'':6}{'seconds':>9}{'pg_dump MiB':>13}")
     for figure in figures:
@@ -272,14 +222,7 @@ def main(arguments: list[str]) -> int:
         EmbeddedPostgres(version=chosen.version, settings=SETTINGS) as server,
     ):
         bench = Bench(server, Path(work), chosen.jobs, chosen.users)
-        facts: dict[str, object] = {
-            "time": datetime.now(UTC).isoformat(),
-            "machine": platform.platform(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-            "postgresql": server.version,
-            "jobs": chosen.jobs,
-        }
+        facts = machine(server) | {"jobs": chosen.jobs}
         for number in range(chosen.rounds):
             if chosen.events:
                 facts |= bench.many(number, chosen.events)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,10 +18,15 @@ from pathlib import Path
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from scripts.bench_memory import fill_constraints, fill_derived
 from tests.history import create_indexes, create_schema, fill_state
 from tests.history.grown import fill_grown
+from zbackup.database.connection import connect
 from zbackup.database.embedded import EmbeddedPostgres, Setting
+from zbackup.database.export import read_rows
+from zbackup.database.shape import find_events_table
+from zbackup.event import BEGINNING, END
+from zbackup.zitadel.constraints import COLUMNS, Fold, line_of
+from zbackup.zitadel.lowercase import database_lower
 
 # As on a small real server; everything measured runs on the same.
 SETTINGS: dict[str, Setting] = {
@@ -106,6 +112,38 @@ def prepare(server: EmbeddedPostgres, events: int, *, whole: bool) -> dict[str, 
         ).fetchone()
     assert row is not None
     return {"events": row[0], "table_bytes": row[1], "index_bytes": row[2], "text_bytes": int(row[3])} | facts
+
+
+def fill_derived(connection: psycopg.Connection) -> None:
+    """Make a projection with a row for every aggregate, as most of ZITADEL's are."""
+    connection.execute(
+        """CREATE TABLE projections.users14 AS
+           SELECT instance_id, aggregate_id AS id, min(created_at) AS creation_date, max(created_at) AS change_date,
+                  max("sequence") AS "sequence", min("owner") AS resource_owner, md5(aggregate_id) AS username
+             FROM eventstore.events2 GROUP BY instance_id, aggregate_id"""
+    )
+    connection.execute("ALTER TABLE projections.users14 ADD PRIMARY KEY (instance_id, id)")
+
+
+def fill_constraints(source: str) -> int:
+    """Give the database the unique constraints that its events ask for; return their number."""
+    fold = Fold(database_lower("libc", "C.UTF-8", "C.UTF-8", None))
+    with closing(connect(source)) as connection:
+        events = find_events_table(connection).table
+        block: list[bytes] = []
+        for row in read_rows(connection, events, BEGINNING, END):
+            block.append(row)
+            if len(block) == 1000:
+                fold.add(b"".join(block))
+                block.clear()
+        fold.add(b"".join(block))
+    statement = f"COPY eventstore.unique_constraints ({', '.join(COLUMNS)}) FROM STDIN".encode()
+    with psycopg.connect(source) as connection, connection.cursor() as cursor:
+        connection.execute("TRUNCATE eventstore.unique_constraints")
+        with cursor.copy(statement) as copy:
+            for row in fold.rows():
+                copy.write(line_of(row))
+        return len(fold.rows())
 
 
 def new_database(server: EmbeddedPostgres, name: str) -> str:
