@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import random
 import subprocess
 from collections import Counter
 from datetime import timedelta
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.unit.rows import EPOCH, cursors, histories, history, row, row_of
 from zbackup.archive.chunk import FRAME_BYTES, HUGE_BYTES, ChunkWriter, Header, event_frames, inspect_frame, split_rows
+from zbackup.archive.frames import PIECE_BYTES, decoded
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.reader import ChunkReader
 from zbackup.archive.sink import reference
@@ -190,3 +192,19 @@ def test_split_rows_keeps_whole_rows() -> None:
     assert [split_rows(frame) for frame in (b"", b"a", b"a\n", b"a\nb", b"a\n\nb\n")] == [
         [], [], [b"a\n"], [b"a\n"], [b"a\n", b"\n", b"b\n"],
     ]  # fmt: skip
+
+
+def test_a_frame_that_does_not_shrink_is_read() -> None:
+    """
+    A frame of the greatest size that is decoded at once may be stored in a few bytes more than it has.
+    """
+    block = random.Random(1).randbytes(PIECE_BYTES)
+    stream = io.BytesIO(zstandard.ZstdCompressor(write_checksum=True).compress(block))
+
+    def peek(count: int) -> bytes:
+        at = stream.tell()
+        found = stream.read(count)
+        stream.seek(at)
+        return found
+
+    assert block == b"".join(decoded(peek, stream.read))

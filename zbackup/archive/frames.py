@@ -29,6 +29,9 @@ PIECE_BYTES = 8 << 20
 
 HINT = "Run `zbackup verify --full` to see what else is damaged, and restore this object from another copy."
 
+# What does not shrink is stored as it is, with a header for each block; zstd gives no more than a 256th on top.
+_STORED_MOST = PIECE_BYTES + (PIECE_BYTES >> 8)
+
 _HEADER_MOST, _BLOCK_HEADER, _CHECKSUM = 18, 3, 4
 _RLE, _RESERVED = 1, 3
 
@@ -85,7 +88,7 @@ def _joined(parts: Iterable[bytes]) -> bytes:
     whole = bytearray()
     for part in parts:
         whole += part
-        if len(whole) > PIECE_BYTES:
+        if len(whole) > _STORED_MOST:
             raise zstandard.ZstdError("a frame has more bytes than its rows can have")
     return bytes(whole)
 
