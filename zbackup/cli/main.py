@@ -8,6 +8,7 @@ leaves behind then is what a crash leaves: objects that no backup names.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -15,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -107,8 +108,7 @@ def main(arguments: Sequence[str], output: Output) -> int:
         if dsn.may_hold_secret(value):
             output.hide(dsn.secrets(value))
     try:
-        command = typer.main.get_command(app)
-        code = command.main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
+        code = _program().main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
         if code == Interrupted.exit_code:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         if output.lost and not code:
@@ -125,6 +125,12 @@ def main(arguments: Sequence[str], output: Output) -> int:
         return _end(output, _stopped())
     finally:
         output.close()
+
+
+@functools.cache
+def _program() -> Any:
+    """Build the commands once: it takes longer than what most of them do before they connect."""
+    return typer.main.get_command(app)
 
 
 def run() -> None:
