@@ -21,7 +21,7 @@ SERVERS = ("folder", "moto", "swift", "rclone")
 WHOLE = {"folder": 8, "moto": 3, "swift": 2, "rclone": 4}
 """Races of whole runs; Swift takes ten times as long as a folder."""
 
-COMMITS = {"folder": 50, "moto": 20, "swift": 10, "rclone": 20}
+COMMITS = {"folder": 50, "moto": 20, "swift": 50, "rclone": 50}
 
 RACES = int(os.environ.get("ZBACKUP_RACES", "0"))
 
