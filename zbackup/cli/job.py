@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zbackup.store.base import Store
     from zbackup.zitadel.config_file import ZitadelConfig
 
-_STRENGTH = ("default", "file", "environment", "flag")
+_STRENGTH = ("default", "file", "profile", "job", "environment", "flag")
 
 # By any of these libpq alone finds a database that somebody meant.
 _LIBPQ = ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE")
@@ -45,12 +45,16 @@ class Connection:
 class Job:
     """What a command works with; to be used as a context, which closes what was opened."""
 
-    def __init__(self, arguments: Mapping[str, Any]) -> None:
-        """Take the arguments of a command function: its `locals()`, with the typer context as `context`."""
+    def __init__(self, arguments: Mapping[str, Any], name: str | None = None) -> None:
+        """
+        Take the arguments of a command function: its `locals()`, with the typer context as `context`.
+
+        `name` is that of a job in the TOML file.
+        """
         self.output: Output = arguments["context"].obj
         self.now = datetime.now(UTC)
         self.environ = config.environment()
-        self.settings = config.resolve(arguments, self.environ, arguments["config"])
+        self.settings = config.resolve(arguments, self.environ, arguments["config"], name)
         self.output.hide(config.secrets(self.settings, self.environ))
         self._opened = ExitStack()
         self._archive: Archive | None = None
