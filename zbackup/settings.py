@@ -73,7 +73,7 @@ _TABLE = (
     Known("keep_window", "duration", "How long nothing that was the newest is pruned.", timedelta(days=30)),
     Known(
         "keep_captures",
-        "text",
+        "captures",
         "Captures to keep beyond the window: so many of the newest, then one per day, week, month or year.",
         "7,4w,12m",
     ),
@@ -82,6 +82,7 @@ _TABLE = (
         "duration",
         "How long what is to be pruned waits on a list; longer than any backup takes.",
         timedelta(hours=24),
+        least=3600,
     ),
     Known(
         "verify",

@@ -80,7 +80,7 @@ def _table(origin: Origin, table: Mapping[str, Any]) -> Table:
                 or "`zbackup config` lists all settings; tables are [profile.NAME] and [job.NAME].",
             )
         try:
-            values[key] = of_toml(KNOWN[key], value)
+            values[key] = of_toml(KNOWN[key], cast("object", value))
         except (ValueError, OverflowError) as error:
             raise UsageError(f"{key} from {origin}: {error}", hint=way_out(KNOWN[key])) from None
     return Table(origin, values)

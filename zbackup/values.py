@@ -16,7 +16,9 @@ from zbackup import dsn
 from zbackup.errors import UsageError
 
 Value = str | int | bool | timedelta | tuple[str, ...] | None
-Kind = Literal["text", "url", "http", "dsn", "files", "command", "whole", "switch", "duration", "size", "choice"]
+Kind = Literal[
+    "text", "url", "http", "dsn", "files", "command", "whole", "switch", "duration", "size", "captures", "choice"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Known:
     default: Value = None
     choices: tuple[str, ...] = ()
     least: int = 0
-    """of a whole number or a size"""
+    """of a whole number, of a size in bytes, of a duration in seconds"""
     most: int | None = None
 
     @property
@@ -61,8 +63,10 @@ def of_toml(known: Known, value: object) -> Value:
             return value
         case "whole" | "size", int() if not isinstance(value, bool):
             return _of_text(known, str(value))
-        case "files" | "command", list() if _texts(value) and (value or known.kind == "command"):
-            return tuple(cast("list[str]", value))
+        case "files" | "command", list() if (texts := _texts(cast("object", value))) or (
+            texts == () and known.kind == "command"
+        ):
+            return texts
         case "whole" | "switch", _:
             raise ValueError(f"want {_WANTED[known.kind]}, without quotes")
         case _, str():
@@ -71,16 +75,20 @@ def of_toml(known: Known, value: object) -> Value:
             raise ValueError(f"want {_WANTED[known.kind]}, in quotes")
 
 
-def _texts(value: object) -> bool:
-    return all(isinstance(item, str) for item in cast("list[object]", value))
+def _texts(value: object) -> tuple[str, ...] | None:
+    """Return a list's texts; None when it holds anything else."""
+    items = cast("list[object]", value)
+    texts = tuple(item for item in items if isinstance(item, str))
+    return texts if len(texts) == len(items) else None
 
 
 _WANTED = {
     "text": "text", "url": "text", "http": "a URL that begins with http:// or https://", "dsn": "text",
-    "files": "a list of texts", "command": "a command", "whole": "a whole number",
+    "files": "a list of texts", "command": "a command", "whole": "a whole number", "captures": "text",
     "switch": "true or false", "duration": 'a duration as "10s"', "size": 'a size as "64MiB"',
     "choice": "text",
 }  # fmt: skip
+_CAPTURES = r" *[0-9]{1,6}[dwmy]? *(, *[0-9]{1,6}[dwmy]? *)*"
 _SWITCH = {
     "true": True,
     "yes": True,
@@ -105,11 +113,18 @@ def _of_text(known: Known, text: str) -> Value:
             return _SWITCH[text.lower()]
         case "duration" if text == "0" or re.fullmatch(r"([0-9]{1,9}(\.[0-9]+)?(us|ms|s|min|m|h|d))+", text):
             parts = re.findall(r"([0-9.]+)([a-z]+)", text)
-            return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+            duration = timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
+            if duration < timedelta(seconds=known.least):
+                raise ValueError(f"{text} is too short, the least is {timedelta(seconds=known.least)}")
+            return duration
         case "size" if (size := re.fullmatch(r"([0-9]{1,15}) ?([a-zA-Z]*)", text)) and size[2].lower() in _BYTES:
             return _within(known, int(size[1]) * _BYTES[size[2].lower()])
         case "choice" if text in known.choices:
             return text
+        case "captures" if re.fullmatch(_CAPTURES, text):
+            return text
+        case "captures":
+            raise ValueError(f"{dsn.masked_url(text)!r} does not say how many captures to keep")
         case "choice":
             raise ValueError(f"{dsn.masked_url(text)!r} is none of {', '.join(known.choices)}")
         case "files":

@@ -185,9 +185,14 @@ def test_of_a_ping_url_only_the_host_is_shown(url: str, good: bool) -> None:
         assert settings["ping_url"].secret
         assert not url or any(CANARY in secret for secret in config.secrets(settings, {}))
         return
-    for given in ((({}), {}, file, "n"), ({"ping_url": url}, {}), ({}, {"ZBACKUP_PING_URL": url})):
+    given: list[tuple[dict[str, str], dict[str, str], str | None]] = [
+        ({}, {}, file),
+        ({"ping_url": url}, {}, None),
+        ({}, {"ZBACKUP_PING_URL": url}, None),
+    ]
+    for flags, environ, path in given:
         with pytest.raises(UsageError) as refused:
-            resolve(*given)
+            resolve(flags, environ, path)
         assert CANARY not in f"{refused.value.message} {refused.value.hint}"
         assert refused.value.message.startswith("ping_url from ")
 
