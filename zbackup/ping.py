@@ -71,11 +71,11 @@ def _ask(request: Request, seconds: float) -> str | None:
     except HTTPError as error:
         error.close()
         return f"the answer was {error.code}"
-    except URLError as error:
-        reason = error.reason
-        return (isinstance(reason, OSError) and reason.strerror) or type(reason).__name__
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return (isinstance(error, OSError) and error.strerror) or type(error).__name__
+        reason = error.reason if isinstance(error, URLError) else error
+        if isinstance(reason, TimeoutError):
+            return _no_answer(seconds)
+        return (isinstance(reason, OSError) and reason.strerror) or type(reason).__name__
 
 
 def _bounded(call: Callable[[], str | None], seconds: float) -> str | None:
@@ -84,4 +84,8 @@ def _bounded(call: Callable[[], str | None], seconds: float) -> str | None:
     thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
     thread.start()
     thread.join(seconds)
-    return answers[0] if answers else f"no answer within {seconds:.0f} s"
+    return answers[0] if answers else _no_answer(seconds)
+
+
+def _no_answer(seconds: float) -> str:
+    return f"no answer within {seconds:.1f} s"
