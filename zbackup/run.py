@@ -34,6 +34,9 @@ Depth = Literal["sample", "full", "none"]
 # Runs do not begin at the same second each night: a full verification is due by this part of its time early.
 EARLY = 24
 
+LAST = 4
+"""Records that may be the newest: their names tell the second, and clocks differ."""
+
 FULL_AT = "full_at"
 """Figure of a verification's record: when the last full one began that found nothing, None if one is due."""
 
@@ -171,8 +174,8 @@ class Run:
 
     def _last_full(self, archive: Archive) -> datetime | None:
         """Return when the last full verification began that found nothing; None when that is to be found out anew."""
-        newest = records.newest(archive, "verify")
-        text = newest[0].figures.get(FULL_AT) if newest else None
+        newest = max(records.newest(archive, "verify", LAST), key=lambda record: record.started, default=None)
+        text = newest.figures.get(FULL_AT) if newest else None
         try:
             return datetime.fromisoformat(str(text))
         except ValueError:

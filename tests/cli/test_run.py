@@ -50,7 +50,9 @@ def hooked(folder: Path) -> list[tuple[str, dict[str, Any], dict[str, str]]]:
 
 
 def recorded(archive: str, kind: Any = "verify", most: int = 9) -> list[Record]:
-    return newest(Archive.open(LocalStore(archive)), kind, most)
+    """Return the records of a kind, the newest first."""
+    found = newest(Archive.open(LocalStore(archive)), kind, most)
+    return sorted(found, key=lambda record: record.started, reverse=True)
 
 
 def outcomes(ran: Ran) -> list[tuple[str, str]]:
