@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from zbackup import config, dsn
-from zbackup.errors import UsageError
+from zbackup.errors import UsageError, ZbackupError
 from zbackup.process import give_way
 from zbackup.settings import Origin
 
@@ -151,12 +151,36 @@ class Job:
                 )
             return Connection(str(plain.value), plain.origin)
         if files.value is not None or config_file.names_database(self.environ):
-            read = config_file.read_config(self.settings.files("zitadel_config"), self.environ)
-            self.output.hide(dsn.secrets(read.dsn))
-            for note in read.not_understood:
-                self.output.warning(f"ZITADEL's configuration: {note}")
+            read = self._zitadel()
             return Connection(read.dsn, Origin("zitadel", read.origin), read)
         return Connection("", Origin("libpq", "PG… variables")) if self._libpq() else None
+
+    def find_zitadel(self) -> ZitadelConfig | None:
+        """
+        Read ZITADEL's configuration where it is given, for what it says beside the connection.
+
+        What is wrong with it is a warning here: a restore does not depend on it.
+        """
+        from zbackup.zitadel import config_file
+
+        if self.settings["zitadel_config"].value is None and not config_file.names_database(self.environ):
+            return None
+        try:
+            return self._zitadel()
+        except ZbackupError as error:
+            if self.flag("zitadel_config"):
+                raise
+            self.output.warning(error.message, error.hint)
+            return None
+
+    def _zitadel(self) -> ZitadelConfig:
+        from zbackup.zitadel import config_file
+
+        read = config_file.read_config(self.settings.files("zitadel_config"), self.environ)
+        self.output.hide(dsn.secrets(read.dsn))
+        for note in read.not_understood:
+            self.output.warning(f"ZITADEL's configuration: {note}")
+        return read
 
     def masterkey(self) -> bytes | None:
         """Read ZITADEL's masterkey, None when none is given. Raises UsageError that repeats nothing of it."""
