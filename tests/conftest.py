@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fix_archive",
     "tests.fix_clock",
     "tests.fix_disk",
+    "tests.fix_pings",
     "tests.fix_postgres",
     "tests.fix_s3_proxy",
     "tests.fix_store",

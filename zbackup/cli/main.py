@@ -24,6 +24,7 @@ from zbackup import __version__, config, dsn, errors
 from zbackup.cli import backup, diff, doctor, export, init, log, plan, prune, restore, show, verify
 from zbackup.cli import config as config_command
 from zbackup.cli import list as list_command
+from zbackup.cli import run as run_command
 from zbackup.cli.options import Context
 from zbackup.cli.render import Output
 from zbackup.errors import Interrupted, OutputLost, UsageError, ZbackupError
@@ -94,6 +95,7 @@ for name, command in {
     "restore": restore.restore,
     "verify": verify.verify,
     "prune": prune.prune,
+    "run": run_command.run,
     "config": config_command.config,
 }.items():
     app.command(name)(command)
