@@ -10,20 +10,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import kubernetes_validate
 import psycopg
 import pytest
 import yaml
 
-from .files import DEPLOY, KUBERNETES, ROOT, manifests, needs_run, pods
+from .files import KUBERNETES, ROOT, manifests, needs_run, pods
 
 MANIFESTS = list(manifests())
 PODS = list(pods())
 IDS = [f"{name}: {manifest['kind']}" for name, manifest in MANIFESTS]
 # The oldest one that has all that is used (podFailurePolicy, timeZone), and the newest one.
-VERSIONS = ("1.31", cast("str", kubernetes_validate.latest_version()))
+VERSIONS = ("1.31", kubernetes_validate.latest_version())
 
 
 def validate(manifest: dict[str, Any], version: str) -> None:
@@ -80,7 +80,7 @@ def test_secrets_come_from_secrets(name: str, pod: dict[str, Any]) -> None:
     What holds a password or a key is taken from a Secret, and no argument or ConfigMap has one.
     """
     secret = re.compile(r"PASSWORD|DSN|SECRET|ACCESS_KEY|SOURCE$|TARGET$|FENCE$|MASTERKEY$")
-    settings = next(manifest for file, manifest in MANIFESTS if manifest["kind"] == "ConfigMap")
+    settings = next(manifest for _, manifest in MANIFESTS if manifest["kind"] == "ConfigMap")
     (container,) = pod["containers"]
 
     assert not any(secret.search(key) for key in settings["data"])
@@ -166,18 +166,5 @@ def test_the_pods_back_up_and_restore(source: str, new_database: Callable[[], st
     for ran in (run("run.yaml", "init"), run("run.yaml"), run("restore.yaml")):
         assert ran.returncode == 0, ran.stderr
     with psycopg.connect(source) as first, psycopg.connect(target) as second:
-        count = "SELECT count(*) FROM eventstore.events2"
+        count = "SELECT count(*) FROM eventstore.events2 WHERE aggregate_type <> 'system'"  # migrations run again
         assert first.execute(count).fetchone() == second.execute(count).fetchone()
-
-
-def test_the_image_is_the_one_that_the_pods_name() -> None:
-    """
-    Its user is a number, which is the one that the pods run as, and its tag is the version.
-    """
-    from zbackup import __version__
-
-    user = re.findall(r"^USER (\d+):(\d+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
-    for _, pod in PODS:
-        context = pod["securityContext"]
-        assert user == [(str(context["runAsUser"]), str(context["runAsGroup"]))]
-        assert pod["containers"][0]["image"] == f"zbackup:{__version__}"
