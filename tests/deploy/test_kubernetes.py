@@ -17,6 +17,8 @@ import psycopg
 import pytest
 import yaml
 
+from zbackup.cli.main import exit_codes
+
 from .files import KUBERNETES, ROOT, manifests, needs_run, pods
 
 MANIFESTS = list(manifests())
@@ -72,6 +74,25 @@ def test_a_pod_has_the_least_rights(name: str, pod: dict[str, Any]) -> None:
     }
     assert container["resources"]["requests"].keys() == {"cpu", "memory", "ephemeral-storage"}
     assert container["resources"]["limits"].keys() == {"memory", "ephemeral-storage"}
+
+
+def test_jobs_end_and_do_not_pile_up() -> None:
+    """
+    Nightly jobs never overlap, each has an hour by which it ends, and what cannot get better is not tried again.
+    """
+    cron_jobs = [manifest["spec"] for _, manifest in MANIFESTS if manifest["kind"] == "CronJob"]
+    jobs = [manifest["spec"] for _, manifest in MANIFESTS if manifest["kind"] == "Job"]
+    codes = {code for code, _, _ in exit_codes()}
+
+    assert (len(cron_jobs), len(jobs)) == (2, 1)
+    assert all(spec["concurrencyPolicy"] == "Forbid" for spec in cron_jobs)
+    assert all(re.fullmatch(r"\d+ \d+ \* \* \*", spec["schedule"]) for spec in cron_jobs)
+    for spec in (*jobs, *(spec["jobTemplate"]["spec"] for spec in cron_jobs)):
+        assert spec["activeDeadlineSeconds"] > 3600
+        first = spec["podFailurePolicy"]["rules"][0]
+        assert first["action"] == "FailJob"
+        assert {2, 3, 30} < set(first["onExitCodes"]["values"]) < codes
+        assert spec["template"]["spec"]["restartPolicy"] == "Never"
 
 
 @pytest.mark.parametrize(("name", "pod"), PODS, ids=[name for name, _ in PODS])

@@ -24,12 +24,12 @@ UV = Path(sys.executable).with_name("uv")
 WHEEL = f"zbackup-{__version__}-py3-none-any.whl"
 
 # As it is before a test takes the home away: what uv keeps there spares the registry.
+_NOT_HANDED_ON = {"PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
 ENVIRONMENT = {
-    key: value
-    for key, value in os.environ.items()
-    if key not in {"PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"}
+    **{key: value for key, value in os.environ.items() if key not in _NOT_HANDED_ON},
+    "UV_PYTHON_DOWNLOADS": "never",
+    "UV_NO_CONFIG": "1",
 }
-ENVIRONMENT |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1"}
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys, zbackup
