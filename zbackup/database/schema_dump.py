@@ -66,14 +66,18 @@ class _Failed(Exception):
     pass
 
 
+def installed() -> list[Program]:
+    """Return each pg_dump of this machine, in the order in which they are looked at."""
+    return [program for path in dict.fromkeys(_candidates()) if (program := _program(path))]
+
+
 def find_program(server_major: int, given: str | None = None) -> Program:
     """
     Find the pg_dump that is nearest to the server's version and not older.
 
     `given` is a path or a name on the PATH; then no other is looked for. Raises NoProgram.
     """
-    paths = [given] if given else list(_candidates())
-    programs = [program for path in paths if (program := _program(path))]
+    programs = [program for program in [_program(given)] if program] if given else installed()
     fitting = [program for program in programs if program.major >= server_major]
     if fitting:
         return min(fitting, key=lambda program: program.major)
