@@ -18,20 +18,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Imported so that they are there when it forks: these are what the commands load when they need it.
-import zbackup.backup
-import zbackup.prune
-import zbackup.restore
-import zbackup.verify  # noqa: F401
 from scripts.peak import high_water
 from zbackup.__main__ import main
 from zbackup.cli.main import main as run
 from zbackup.cli.render import Output
 
-SECONDS = 120
+SECONDS = 240
+"""until a process that does not end is killed"""
+
+# Commands load these when they need them.
+_LOADED = ("zbackup.backup", "zbackup.restore", "zbackup.verify", "zbackup.prune", "zbackup.inspect", "boto3.session")
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload([__name__])
+_FORKS.set_forkserver_preload([__name__, *_LOADED])
 
 
 @dataclass(frozen=True, slots=True)
