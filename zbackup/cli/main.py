@@ -8,6 +8,7 @@ leaves behind then is what a crash leaves: objects that no backup names.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -15,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +24,7 @@ from zbackup import config, dsn, errors
 from zbackup.cli import backup, completion, diff, doctor, export, init, log, plan, prune, restore, show, verify
 from zbackup.cli import config as config_command
 from zbackup.cli import list as list_command
+from zbackup.cli import run as run_command
 from zbackup.cli.options import Context, Json
 from zbackup.cli.render import Output
 from zbackup.cli.version import print_version
@@ -94,6 +96,7 @@ for name, command in {
     "restore": restore.restore,
     "verify": verify.verify,
     "prune": prune.prune,
+    "run": run_command.run,
     "config": config_command.config,
     "completion": completion.completion,
 }.items():
@@ -110,8 +113,7 @@ def main(arguments: Sequence[str], output: Output) -> int:
             output.hide(dsn.secrets(value))
     completion.prepare(config.environment())
     try:
-        command = typer.main.get_command(app)
-        code = command.main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
+        code = _program().main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
         if code == Interrupted.exit_code:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         if output.lost and not code:
@@ -128,6 +130,12 @@ def main(arguments: Sequence[str], output: Output) -> int:
         return _end(output, _stopped())
     finally:
         output.close()
+
+
+@functools.cache
+def _program() -> Any:
+    """Build the commands once: it takes longer than what most of them do before they connect."""
+    return typer.main.get_command(app)
 
 
 def run() -> None:

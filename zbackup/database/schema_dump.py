@@ -18,6 +18,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from zbackup.database.connection import APPLICATION, Connection
@@ -121,13 +122,20 @@ def _program(path: str) -> Program | None:
     if executable is None:
         return None
     try:
-        done = subprocess.run(
-            [executable, "--version"], env=_surroundings(), capture_output=True, timeout=LONGEST_SECONDS, check=False
-        )
+        status = Path(executable).stat()
+        said = _version_said(executable, status.st_mtime_ns, status.st_size)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    said = re.match(r"pg_dump \(PostgreSQL\) (\d.*)", done.stdout.decode(errors="replace"))
-    return Program(Path(executable), said[1].strip()) if said else None
+    version = re.match(r"pg_dump \(PostgreSQL\) (\d.*)", said)
+    return Program(Path(executable), version[1].strip()) if version else None
+
+
+@cache
+def _version_said(executable: str, _modified: int, _size: int) -> str:
+    """Ask once for each file, and again when it was replaced."""
+    command = [executable, "--version"]
+    done = subprocess.run(command, env=_surroundings(), capture_output=True, timeout=LONGEST_SECONDS, check=False)
+    return done.stdout.decode(errors="replace")
 
 
 def _run(
