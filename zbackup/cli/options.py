@@ -18,12 +18,17 @@ def _of(name: str, metavar: str = "") -> Any:
     default = default_text(known)
     extra = f"{known.variable}; default {default}" if default else known.variable
     flag = f"{known.flag}/--no-{known.flag[2:]}" if known.kind == "switch" else known.flag
+
+    def proposals(incomplete: str) -> list[str]:
+        return [choice for choice in known.choices if choice.startswith(incomplete)]
+
     metavar = metavar or "|".join(known.choices) or known.kind.upper()
     return typer.Option(
         flag,
         help=f"{known.help} [{extra}]",
         show_default=False,
         metavar=None if known.kind == "switch" else metavar,
+        autocompletion=proposals,
     )
 
 
