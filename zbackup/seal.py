@@ -31,7 +31,7 @@ def seal(
     Store the rows of every slice; return their chunks in order.
 
     Workers read on while the store takes what they have read, `AHEAD` chunks at most. When one fails the others are
-    cancelled, on the server too.
+    cancelled, on the server too, and have ended when this raises.
     """
     room = BoundedSemaphore(AHEAD)
     failed: list[BaseException] = []
@@ -63,6 +63,7 @@ def seal(
             for future in reading:
                 future.cancel()
             workers.cancel()
+            wait(reading)
             raise
 
 

@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from zbackup.archive import names
+from zbackup.archive import names, records
 from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
@@ -225,6 +225,8 @@ class _Verification:
         for name in sizes:
             if name.startswith(names.RUNS):
                 self._trying(name, self.archive.run_record, name)
+            elif name.startswith(names.RECORDS):
+                self._trying(name, records.read, self.archive, name)
 
     def _prove(self, name: str, named: _Named) -> None:
         chunk = named.chunks.get(name)

@@ -163,6 +163,7 @@ NUMBERS: list[Change] = [
     lambda plain: plain["log"]["chunks"][0].update(hi="0001-01-01T00:00:00+14:00"),
     lambda plain: plain["log"]["chunks"][0].update(first=["x"] * 7),
     lambda plain: plain["log"]["chunks"][0].update(first=["2026-01-01T00:00:00Z", "1e999999999", *"1iaa1"]),
+    lambda plain: plain["log"]["chunks"][0]["last"].pop(),
     lambda plain: plain["log"]["chunks"][0].update(sha256="0" * 63),
     lambda plain: plain["horizon"].update(margin_seconds="NaN"),
     lambda plain: plain.update(warnings="x"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -22,7 +23,7 @@ from zbackup.database.shape import find_events_table
 from zbackup.database.snapshot import Snapshot, Worker
 from zbackup.errors import NotSupported, SourceRefused, StoreError
 from zbackup.event import BEGINNING, cursor_of
-from zbackup.progress import ObjectStored, Progress, Warned
+from zbackup.progress import Advance, ObjectStored, Progress, Warned
 from zbackup.verify import verify
 
 
@@ -205,6 +206,31 @@ def test_a_run_goes_on_where_one_died(archive: Archive, source: str, back_up: Ba
     assert "full" == result.kind
     assert source_rows(source) == archived_rows(archive)
     assert verify(archive, level="full", source=source).ok
+
+
+def test_a_reader_that_ends_after_the_store_failed_leaves_no_file_open(archive: Archive, source: str) -> None:
+    """
+    When the store fails, what other workers have read meanwhile is dropped with its spool file.
+    """
+    failed, first = threading.Event(), threading.Lock()
+    seen: list[int] = []
+
+    def report(progress: Progress) -> None:
+        if isinstance(progress, ObjectStored):
+            failed.set()
+            raise StoreError("the cable was pulled")
+        if isinstance(progress, Advance):
+            with first:
+                seen.append(threading.get_ident())
+            if len(seen) > 1 and failed.wait(10) and threading.get_ident() != seen[0]:
+                # Long enough for a run that does not wait for its readers to be gone.
+                threading.Event().wait(0.3)
+
+    with pytest.raises(StoreError, match="cable"):
+        backup(archive, source, options(jobs=2, chunk_bytes=32 << 10), report=report)
+    gc.collect()
+
+    assert len(set(seen)) == 2
 
 
 def test_what_a_dead_run_left_is_not_used_after_old_rows_changed(

@@ -12,6 +12,9 @@ from zbackup.store.base import Stat
 # A lease counts for minutes, a probe for seconds.
 SHORT = timedelta(days=1)
 
+# Records of drills and the like are the archive's history.
+RECORDS_KEPT = timedelta(days=366)
+
 
 def leftover(stat: Stat, *, now: datetime, border: datetime, committed: Collection[str]) -> tuple[str, str] | None:
     """
@@ -30,6 +33,8 @@ def leftover(stat: Stat, *, now: datetime, border: datetime, committed: Collecti
             return "run", "it did not commit"
         case "lease" if (lease := LeaseName.parse(stat.name)) is not None and lease.until < now - SHORT:
             return "lease", "it has ended"
+        case "record" if stored is not None and stored < min(border, now - RECORDS_KEPT):
+            return "record", f"it is older than {RECORDS_KEPT.days} days"
         case "probe" if stored is not None and stored < now - SHORT:
             return "probe", "left by init or doctor"
         case _:

@@ -13,6 +13,7 @@ Names of the objects of an archive.
     manifests/<generation>/<millions>/<thousands>/
         <number>_<backup>_<generation>_<parent>_<horizon>_<snapshot>_<digest>.json
     tombstones/<id>_<due>-<digest>.json       names of objects that a prune may remove from an instant on
+    records/<kind>/<id>-<digest>.json         that the archive was verified, pruned or drilled, and how that ended
 
 Every name carries a digest or a run id, so none is used twice. A digest in a name is SHA-256 in hex of the
 stored bytes, cut to 32 digits where something else holds the whole of it; what nothing else vouches for
@@ -46,6 +47,7 @@ INDEXES = "indexes/"
 MANIFESTS = "manifests/"
 PROBES = "probes/"
 TOMBSTONES = "tombstones/"
+RECORDS = "records/"
 
 THOUSAND = 1000
 """Numbers of one folder of manifests: one answer of a listing."""
@@ -75,6 +77,7 @@ _TOMBSTONES = re.compile(rf"tombstones/(?P<id>{_BACKUP})_(?P<due>\d{{8}}T\d{{12}
 _LEASE = re.compile(
     rf"leases/\d{{10}}/(?P<run>{_BACKUP})_((?P<until>\d{{8}}T\d{{12}})-(?P<sha256>[0-9a-f]{{64}})|released)\.json"
 )
+_RECORD_OF = re.compile(rf"records/(?P<kind>[a-z]+)/(?P<id>{_BACKUP})-(?P<sha256>[0-9a-f]{{64}})\.json")
 
 _KINDS: dict[Kind, re.Pattern[str]] = {
     "archive": re.compile(r"archive/[0-9A-Za-z-]+-[0-9a-f]{64}\.json"),
@@ -86,6 +89,7 @@ _KINDS: dict[Kind, re.Pattern[str]] = {
     "lease": _LEASE,
     "probe": re.compile(r"probes/.+"),
     "tombstones": _TOMBSTONES,
+    "record": _RECORD_OF,
 }
 """Whatever an archive may hold beside manifests: what is none of these, `prune` leaves alone."""
 
@@ -112,7 +116,9 @@ def is_manifest(name: str) -> bool:
     return match is not None and match["folders"] in (None, _folders(match["generation"], int(match["number"])))
 
 
-Kind = Literal["archive", "manifest", "index", "chunk", "capture", "table", "run", "lease", "probe", "tombstones"]
+Kind = Literal[
+    "archive", "manifest", "index", "chunk", "capture", "table", "run", "lease", "probe", "tombstones", "record"
+]
 
 
 def kind_of(name: str) -> Kind | None:
@@ -134,6 +140,21 @@ def run_record(parent: str | None, backup: str, sha256: str) -> str:
 def runs_of(parent: str | None) -> str:
     """Return what the names of the records of runs begin with that continue a backup, by its id."""
     return f"{RUNS}{parent[:8]}/{parent}_" if parent else f"{RUNS}none/none_"
+
+
+def record(kind: str, identity: str, sha256: str) -> str:
+    return f"{records_of(kind)}{identity}-{sha256}.json"
+
+
+def records_of(kind: str) -> str:
+    """Return what the names of all records of a kind begin with."""
+    return f"{RECORDS}{kind}/"
+
+
+def record_digest(name: str) -> str | None:
+    """Return the digest that a record's name carries; None for any other object."""
+    match = _RECORD_OF.fullmatch(name)
+    return match["sha256"] if match else None
 
 
 def run_of(name: str) -> str | None:
@@ -196,6 +217,12 @@ def index_object(backup: str, sha256: str) -> str:
 def is_index(name: str, sha256: str) -> bool:
     """Tell whether this is the name of an index object with this digest."""
     match = _INDEX.fullmatch(name)
+    return match is not None and sha256.startswith(match["sha256"])
+
+
+def is_chunk(name: str, sha256: str) -> bool:
+    """Tell whether this is the name of a chunk with this digest."""
+    match = _CHUNK.fullmatch(name)
     return match is not None and sha256.startswith(match["sha256"])
 
 

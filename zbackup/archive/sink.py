@@ -117,9 +117,13 @@ class Draft:
         self._writer.add_events(facts, frame)
 
     def store(self) -> list[ChunkRef]:
-        """Store what is left and return all chunks."""
-        if self._writer is not None:
-            self._close(self._hi, last=True)
+        """Store what is left and return all chunks. A draft that cannot be stored is discarded."""
+        try:
+            if self._writer is not None:
+                self._close(self._hi, last=True)
+        except BaseException:
+            self.discard()
+            raise
         return self._chunks
 
     def discard(self) -> None:
