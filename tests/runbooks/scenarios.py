@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import stat
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 
@@ -98,6 +100,11 @@ def ransomware(world: World) -> None:
     world.execute("DROP DATABASE zitadel WITH (FORCE)", "postgres")
 
 
+def tutorial(world: World) -> None:
+    """Nothing is there but the program."""
+    world.tutorial = Path(tempfile.mkdtemp(prefix="zb-tutorial-"))
+
+
 SCENARIOS: dict[str, Scenario] = {
     "lost-database": lost_database,
     "bad-change": bad_change,
@@ -107,6 +114,7 @@ SCENARIOS: dict[str, Scenario] = {
     "moving": moving,
     "upgrade": upgrade,
     "ransomware": ransomware,
+    "tutorial": tutorial,
 }
 
 

@@ -15,6 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
+from scripts import playground
 from tests import fixture_data
 from tests.encrypted import MASTERKEY, OTHER
 from tests.fix_archive import options
@@ -53,6 +54,8 @@ class World:
     server: EmbeddedPostgres
     environment: dict[str, str] = field(default_factory=dict[str, str])
     services: list[str] = field(default_factory=list[str])
+    tutorial: Path | None = None
+    """a folder that every user may enter, which pytest's own are not"""
 
     @property
     def places(self) -> Mapping[str, str]:
@@ -148,7 +151,11 @@ def world(server: EmbeddedPostgres, other: EmbeddedPostgres, folder: Path) -> Ge
             made.service(name, server, database, role)
         made.service("new-admin", other, "postgres", "postgres")
         made.service("new", other, "zitadel_moved", ROLE)
-        yield made
+        try:
+            yield made
+        finally:
+            if made.tutorial:
+                playground.stop(made.tutorial)
 
 
 def provide(server: EmbeddedPostgres) -> None:
