@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from scripts.demo import reserve_names, sign_in
 from tests.history import create_schema, fill, fill_state
@@ -56,7 +56,7 @@ def work(folder: Path) -> None:
     """Write what happens when people sign in."""
     services = configparser.ConfigParser()
     services.read(folder / "services")
-    sign_in(psycopg.conninfo.make_conninfo("", **dict(services["zitadel"])), times=SIGN_INS)
+    sign_in(make_conninfo("", **dict(services["zitadel"])), times=SIGN_INS)
     print(f"{SIGN_INS} people signed in")
 
 

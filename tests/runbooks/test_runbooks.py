@@ -17,6 +17,7 @@ from zbackup.database.embedded import EmbeddedPostgres
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.read_text().startswith("<!-- scenario: "))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not VERSIONS, reason="no PostgreSQL server on this machine")
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_a_page_does_what_it_says(path: Path, servers: Callable[[int], EmbeddedPostgres], tmp_path: Path) -> None:
