@@ -131,11 +131,14 @@ def at_instant(folder: Path, answer: dict, head: dict, at: datetime) -> list[byt
     for chunk in added_to(answer, head):
         for row in rows_of(folder, chunk):
             place = cursor(row)
-            if place[0] <= datetime.fromisoformat(answer["snapshot"]) and place[3:] not in keys:
+            if at < place[0] <= datetime.fromisoformat(answer["snapshot"]) or (
+                place[0] <= at and place[3:] not in keys
+            ):
                 events[place] = row
-                keys.add(place[3:])
+                keys |= {place[3:]} if place[0] <= at else set()
     before, after = [place for place in events if place[0] <= at], [place for place in events if place[0] > at]
-    started = [p[0] for p in after if b"system.migration.started" in events[p] and b'"14_events_push"' in events[p]]
+    marks = b"\tsystem\t", b"\tsystem.migration.started\t", b'"14_events_push"'
+    started = [place[0] for place in after if all(mark in events[place] for mark in marks)]
     gone = withheld(before, [place for place in after if not started or place[0] >= max(started)])
     return [events[place] for place in sorted(before) if place not in gone]
 
@@ -144,9 +147,12 @@ def main() -> None:
     """Read the options, and print."""
     parser = argparse.ArgumentParser(description="Print the events of an archive as COPY text.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--backup", help="this one instead of the newest")
-    parser.add_argument("--at", type=datetime.fromisoformat, help="an instant, with its offset or Z")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--backup", help="this one instead of the newest")
+    what.add_argument("--at", type=datetime.fromisoformat, help="an instant, with its offset or Z")
     options = parser.parse_args()
+    if options.at and options.at.tzinfo is None:
+        parser.error("--at needs an offset or Z")
     paths = [path for path in (options.folder / "manifests").rglob("*.json") if NAME.fullmatch(path.name)]
     paths.sort(key=lambda path: [part(path, group) for group in (NUMBER, HORIZON, SNAPSHOT, BACKUP)])
     chosen = [path for path in paths if options.backup in (None, part(path, BACKUP))]

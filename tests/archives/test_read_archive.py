@@ -100,7 +100,7 @@ def amended(tmp_path: Path) -> Iterator[Archive]:
     rows = [*rows[:2], *rows[3:], late, *torn]
     maker.backup(rows, horizon=at(31), snapshot=at(40), added=[late], removed=1)
     later = [row(at(5), aggregate="later", position="1"), row(at(33), aggregate="push", sequence=3)]
-    made = maker.backup([*rows, *later], horizon=at(50), snapshot=at(51), added=later)
+    made = maker.backup([*rows, *later], horizon=at(50), snapshot=at(51), added=[late, *later])
     archive, head = maker.archive, maker.archive.catalog().head()
     assert head is not None
     index = archive.put_index(made.backup, made.log.chunks[:2])
@@ -126,6 +126,7 @@ def test_every_moment_is_that_of_an_export(amended: Archive, tmp_path: Path) -> 
     assert any(b"later" in event for event in found[7])
     assert len(found[7]) == 8 + 2
     assert b"reaches" in ran(folder, "--at", instant_text(at(52)), code=1).stderr
+    assert b"needs an offset" in ran(folder, "--at", "2026-01-01", code=2).stderr
     assert b"no such backup" in ran(folder, "--backup", "none", code=1).stderr
 
 

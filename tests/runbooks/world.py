@@ -63,7 +63,7 @@ class World:
         return {
             "/mnt/backup": str(self.folder / "backup"),
             "/etc/zitadel": str(self.folder / "etc"),
-            "/tmp/zbackup-tutorial": str(self.folder / "tutorial"),
+            **({"/tmp/zbackup-tutorial": str(self.tutorial)} if self.tutorial else {}),
         }
 
     def prepare(self) -> None:
