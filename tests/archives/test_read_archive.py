@@ -100,7 +100,9 @@ def amended(tmp_path: Path) -> Iterator[Archive]:
     rows = [*rows[:2], *rows[3:], late, *torn]
     maker.backup(rows, horizon=at(31), snapshot=at(40), added=[late], removed=1)
     later = [row(at(5), aggregate="later", position="1"), row(at(33), aggregate="push", sequence=3)]
-    made = maker.backup([*rows, *later], horizon=at(50), snapshot=at(51), added=[late, *later])
+    made = maker.backup(
+        [*rows, *later], horizon=at(50), snapshot=at(51), added=[row(at(4), aggregate="late", position="99.6"), *later]
+    )
     archive, head = maker.archive, maker.archive.catalog().head()
     assert head is not None
     index = archive.put_index(made.backup, made.log.chunks[:2])
