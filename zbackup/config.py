@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 from zbackup import dsn
 from zbackup.errors import UsageError
@@ -102,6 +103,7 @@ def secrets(settings: Settings | None, environ: Mapping[str, str]) -> frozenset[
     """Name everything that must not be repeated in a message, as far as it is known by now."""
     found = {value for name, value in environ.items() if value and _SECRET_VARIABLE.search(name)}
     found |= {value.strip() for value in found} - {""}
+    found |= {piece for name, value in environ.items() if _HEADERS.search(name) for piece in _header_values(value)}
     texts = [value for name, value in environ.items() if "://" in value or _DSN_VARIABLE.search(name)]
     if settings is not None:
         values = [one for one in settings.all.values() if one.value is not None]
@@ -117,8 +119,16 @@ _SECRET_VARIABLE = re.compile(
     r"^PG(SSL)?PASSWORD$|^AWS_(SECRET_ACCESS_KEY|SESSION_TOKEN)$"
     r"|^ZITADEL_(.*(PASSWORD|SECRET)|MASTERKEY)$|^ZBACKUP_MASTERKEY$"
 )
+# OpenTelemetry's headers, KEY=VALUE with commas between, which hold the collector's keys.
+_HEADERS = re.compile(r"^OTEL_EXPORTER_OTLP_(\w+_)?HEADERS$")
 _PLAIN_VARIABLE = re.compile(r"^PG(USER|HOST|DATABASE)$|^ZITADEL_DATABASE_.*(USERNAME|HOST|DATABASE)$")
 _DSN_VARIABLE = re.compile(r"^ZBACKUP_(SOURCE|TARGET|FENCE)$|^ZITADEL_.*DSN$")
+
+
+def _header_values(headers: str) -> frozenset[str]:
+    raw = {pair.partition("=")[2].strip() for pair in headers.split(",")}
+    words = {word for value in raw | {unquote(value) for value in raw} for word in (value, *value.split())}
+    return frozenset(word for word in words if len(word) >= 8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ def test_starting_loads_nothing_heavy() -> None:
         "from zbackup.cli.main import run\n"
         "try: run()\n"
         "except SystemExit: pass\n"
-        "heavy = {'boto3', 'botocore', 'cryptography', 'psycopg', 'zstandard', 'yaml', 'rich.progress'}\n"
+        "heavy = {'boto3', 'botocore', 'cryptography', 'psycopg', 'zstandard', 'yaml', 'rich.progress', "
+        "'prometheus_client', 'opentelemetry'}\n"
         "heavy &= set(sys.modules)\n"
         "heavy |= {name for name in sys.modules if name.startswith(('zbackup.archive', 'zbackup.store', "
         "'zbackup.database'))}\n"
@@ -81,7 +82,7 @@ def test_the_version_is_printed(process: Zbackup) -> None:
 def test_every_command_takes_the_common_options(zbackup: Zbackup, command: str) -> None:
     names = {name for one in GROUP.commands[command].params for name in one.opts}
 
-    assert {"--config", "--json", "--debug"} <= names
+    assert {"--config", "--json", "--debug", "--tracing", "--log-format", "--log-level"} <= names
 
 
 def test_the_pages_are_what_the_program_takes() -> None:

@@ -35,6 +35,7 @@ def backup(
     chunk_bytes: options.ChunkBytes = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
+    metrics_file: options.MetricsFile = None,
     config: options.Config = None,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -45,11 +46,12 @@ def backup(
     That is everything the first time, an increment from then on. The exit code is 34 when the backup is made but
     state, such as the encryption keys, could not be captured.
     """
-    with Job(locals()) as job:
+    with Job(locals()) as job, job.observed() as run:
         from zbackup import backup as use_case
         from zbackup import lease
         from zbackup.cli.records import backup_record
         from zbackup.cli.texts import backup_lines
+        from zbackup.measure import of_backup
 
         if job.settings.text("fence") is not None:
             job.no_effect("standby_lag", "the horizon is settled at the primary")
@@ -60,6 +62,8 @@ def backup(
         found, into = job.source(), job.archive()
         with lease.hold(into, "backup", wait=job.settings.duration("wait"), report=job.report):
             result = use_case.backup(into, found.dsn, chosen, fence=job.settings.text("fence"), report=job.report)
+        run.add(of_backup(result))
+        run.look(into)
         job.output.result("backup", backup_record(result), backup_lines(result))
         if result.not_captured:
             raise typer.Exit(Findings.exit_code)

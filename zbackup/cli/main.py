@@ -14,8 +14,9 @@ import re
 import signal
 import sys
 import threading
+import time
 import traceback
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +24,8 @@ from zbackup import __version__, config, dsn, errors
 from zbackup.cli import backup, diff, doctor, export, init, log, plan, prune, restore, show, verify
 from zbackup.cli import config as config_command
 from zbackup.cli import list as list_command
-from zbackup.cli.options import Context
+from zbackup.cli.logs import early
+from zbackup.cli.options import Context, everywhere
 from zbackup.cli.render import Output
 from zbackup.errors import Interrupted, OutputLost, UsageError, ZbackupError
 
@@ -95,19 +97,23 @@ for name, command in {
     "prune": prune.prune,
     "config": config_command.config,
 }.items():
-    app.command(name)(command)
+    app.command(name)(everywhere(command))
 
 
 def main(arguments: Sequence[str], output: Output) -> int:
     """Run one command and return its exit code."""
-    output.hide(config.secrets(None, config.environment()))
+    began, environ = time.monotonic(), config.environment()
+    output.log = early(arguments, environ)
+    output.hide(config.secrets(None, environ))
     output.hide(_masterkeys(arguments))
     for argument in arguments:
         value = argument.partition("=")[2] if argument.startswith("--") else argument
         if dsn.may_hold_secret(value):
             output.hide(dsn.secrets(value))
+    code = ZbackupError.exit_code
     try:
-        command = typer.main.get_command(app)
+        command: Any = typer.main.get_command(app)
+        output.log.fields |= {"command": name for name in arguments[:1] if name in command.commands}
         code = command.main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
         if code == Interrupted.exit_code:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
@@ -117,14 +123,29 @@ def main(arguments: Sequence[str], output: Output) -> int:
                 hint="What the command does is done. Make room where its output goes, and ask again, such as by "
                 "`zbackup list`.",
             )
-        return code if isinstance(code, int) else 0
+        code = code if isinstance(code, int) else 0
     except Exception as error:
         stopped = output.stopping.is_set() and not isinstance(error, Interrupted)
-        return _end(output, _stopped() if stopped else _known(error))
+        known = _stopped() if stopped else _known(error)
+        code = _end(output, known)
+        if isinstance(known, UsageError) and not output.observed:
+            _misused(arguments, output, known)
     except KeyboardInterrupt:
-        return _end(output, _stopped())
+        code = _end(output, _stopped())
     finally:
         output.close()
+        output.ended(code, time.monotonic() - began)
+    return code
+
+
+def _misused(arguments: Sequence[str], output: Output, error: UsageError) -> None:
+    """Let it be known that a command was called in a wrong way, if it is one whose runs are measured."""
+    known: Any = typer.main.get_command(app)
+    command = known.commands.get(arguments[0]) if arguments else None
+    if command is not None and any(one.name == "metrics_file" for one in command.params):
+        from zbackup.cli.observed import misused
+
+        misused(arguments[0], arguments, output, error)
 
 
 def run() -> None:

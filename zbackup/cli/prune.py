@@ -29,6 +29,7 @@ def prune(
     yes: Yes = False,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
+    metrics_file: options.MetricsFile = None,
     config: options.Config = None,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -40,12 +41,16 @@ def prune(
     options, when the grace has passed; so run it as often as you back up. It is the only command that needs the right
     to delete.
     """
-    with Job(locals()) as job:
+    with Job(locals()) as job, job.observed() as run:
         from zbackup import prune as use_case
         from zbackup.archive.needed import KeepCaptures, Rules
         from zbackup.cli.pruned import prune_lines
         from zbackup.cli.records import plain
+        from zbackup.measure import of_prune
 
+        if not yes:
+            job.no_effect("metrics_file", "a dry run is not measured")
+            run.counts = False
         rules = Rules(
             window=job.settings.duration("keep_window"),
             captures=KeepCaptures.parse(job.settings.text("keep_captures") or ""),
@@ -53,4 +58,6 @@ def prune(
             forget_amended=forget_amended,
         )
         result = use_case.prune(job.archive(), rules, grace=job.settings.duration("grace"), yes=yes, report=job.report)
+        run.add(of_prune(result))
+        run.look(job.archive())
         job.output.result("prune", plain(result), prune_lines(result))

@@ -29,6 +29,7 @@ def verify(
     low_impact: options.LowImpact = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
+    metrics_file: options.MetricsFile = None,
     config: options.Config = None,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -38,11 +39,12 @@ def verify(
 
     With --compare, --source or --zitadel-config also what the live database holds, row for row below the horizon.
     """
-    with Job(locals()) as job:
+    with Job(locals()) as job, job.observed() as run:
         from zbackup import verify as use_case
         from zbackup.cli.records import plain
         from zbackup.cli.texts import verify_lines
         from zbackup.database.pace import Pace
+        from zbackup.measure import of_verify
 
         if quick and full:
             raise UsageError("--quick and --full exclude each other", hint="Leave both out for the usual depth.")
@@ -60,6 +62,8 @@ def verify(
             pace=Pace(job.settings.size("rate_limit"), low_impact=low),
             report=job.report,
         )
+        run.add(of_verify(result, job.now, compared=against is not None))
+        run.look(job.archive())
         job.output.result("verify", plain(result), verify_lines(result))
         if not result.ok:
             damaged = any(finding.kind == "damage" for finding in result.findings)
