@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 
 from zbackup import __version__
@@ -37,6 +38,9 @@ try:
 except ImportError as missing:
     raise _missing("OpenTelemetry", missing.name, "otel") from None
 
+Clean = Callable[[str], str]
+Warn = Callable[[str, str], None]
+
 # To send what is left at the end of a run may take so long.
 END_SECONDS = 3.0
 
@@ -47,19 +51,13 @@ class Telemetry:
     """A sink of spans (tracing.Sink), and of what a board shows."""
 
     def __init__(
-        self,
-        exporter: SpanExporter | None,
-        reader: PeriodicExportingMetricReader | None,
-        board: Board,
-        clean: Callable[[str], str],
-        warn: Callable[[str, str], None],
+        self, exporter: SpanExporter | None, reader: PeriodicExportingMetricReader | None, board: Board, log: _Log
     ) -> None:
-        self._clean, self._warn = clean, warn
+        self._log, self._clean = log, log.clean
         self._spans: dict[Span, trace.Span] = {}
         resource = Resource.create({"service.version": __version__})
         if str(resource.attributes["service.name"]).startswith("unknown_service"):
             resource = resource.merge(Resource({"service.name": "zbackup"}))
-        self._log = _Log()
         self._traces = TracerProvider(resource=resource, shutdown_on_exit=False)
         if exporter is not None:
             self._traces.add_span_processor(BatchSpanProcessor(exporter))
@@ -92,16 +90,9 @@ class Telemetry:
         until = time.monotonic() + END_SECONDS
         for sender in senders:
             sender.join(max(0.0, until - time.monotonic()))
-        late = any(sender.is_alive() for sender in senders)
-        if said := self._log.end():
-            self._warn(
-                f"OpenTelemetry: {self._clean(said)}", "The run is not affected. Look at OTEL_… and the collector."
-            )
-        elif late:
-            self._warn(
-                f"OpenTelemetry: not all was sent within {END_SECONDS:g} s",
-                "The run is not affected. Look at OTEL_… and the collector.",
-            )
+        if any(sender.is_alive() for sender in senders):
+            self._log.tell(f"not all was sent within {END_SECONDS:g} s")
+        self._log.end()
 
     def _cleaned(self, attributes: Mapping[str, Attribute]) -> dict[str, Attribute]:
         return {name: self._clean(value) if isinstance(value, str) else value for name, value in attributes.items()}
@@ -120,59 +111,67 @@ class Telemetry:
 
 
 class _Log(logging.Handler):
-    """Keeps the first complaint of OpenTelemetry's own log, which must not write between our lines."""
+    """Tells the first complaint of OpenTelemetry's own log, which must not write between our lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, clean: Clean, warn: Warn) -> None:
         super().__init__(logging.WARNING)
-        self.first = ""
+        self.clean, self._warn, self._told = clean, warn, False
         self._logger = logging.getLogger("opentelemetry")
-        self._propagate, self._logger.propagate = self._logger.propagate, False
+        self._before, self._logger.propagate = self._logger.propagate, False
         self._logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.first = self.first or record.getMessage()
+        self.tell(record.getMessage())
 
-    def end(self) -> str:
+    def tell(self, problem: str) -> None:
+        if not self._told:
+            self._told = True
+            hint = "The run is not affected. Look at the variables OTEL_… and at the collector."
+            self._warn(f"OpenTelemetry: {self.clean(problem)}", hint)
+
+    def end(self) -> None:
         self._logger.removeHandler(self)
-        return self.first
+        self._logger.addHandler(logging.NullHandler())  # for a sender that has not ended
 
 
-def otlp(
-    board: Board, environ: Mapping[str, str], clean: Callable[[str], str], warn: Callable[[str, str], None]
-) -> Telemetry:
+def otlp(board: Board, environ: Mapping[str, str], clean: Clean, warn: Warn) -> Telemetry:
     """Send spans and metrics over OTLP/HTTP. Raises UsageError for variables that ask for something else."""
     for signal in ("TRACES", "METRICS"):
         _expect(environ, f"OTEL_{signal}_EXPORTER", ("otlp", "none"))
         _expect(environ, f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", (PROTOCOL,))
     _expect(environ, "OTEL_EXPORTER_OTLP_PROTOCOL", (PROTOCOL,))
     traces, metrics = (environ.get(f"OTEL_{signal}_EXPORTER") != "none" for signal in ("TRACES", "METRICS"))
-    try:
+    with _set_up("OpenTelemetry's exporter for OTLP/HTTP", "otel", clean, warn) as log:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
         exporter = OTLPSpanExporter() if traces else None
         reader = PeriodicExportingMetricReader(OTLPMetricExporter()) if metrics else None
-    except ImportError as missing:
-        raise _missing("OpenTelemetry's exporter for OTLP/HTTP", missing.name, "otel") from None
-    except Exception as error:
-        raise UsageError(
-            f"OpenTelemetry cannot be set up: {clean(str(error))}", hint="Look at the variables OTEL_…."
-        ) from None
-    return Telemetry(exporter, reader, board, clean, warn)
+        return Telemetry(exporter, reader, board, log)
 
 
-def google(board: Board, clean: Callable[[str], str], warn: Callable[[str, str], None]) -> Telemetry:
+def google(board: Board, clean: Clean, warn: Warn) -> Telemetry:
     """Send spans to Google's Cloud Trace. Raises UsageError."""
-    try:
+    with _set_up("the exporter for Google's Cloud Trace", "google", clean, warn) as log:
         exporter = import_module("opentelemetry.exporter.cloud_trace").CloudTraceSpanExporter()
+        return Telemetry(exporter, None, board, log)
+
+
+@contextmanager
+def _set_up(what: str, extra: str, clean: Clean, warn: Warn) -> Generator[_Log]:
+    """Make usage errors of all that goes wrong before anything is sent."""
+    log = _Log(clean, warn)
+    try:
+        yield log
     except ImportError as missing:
-        raise _missing("the exporter for Google's Cloud Trace", missing.name, "google") from None
+        log.end()
+        raise _missing(what, missing.name, extra) from None
     except Exception as error:
+        log.end()
         raise UsageError(
-            f"Google's Cloud Trace cannot be reached: {clean(str(error))}",
-            hint="Set GOOGLE_APPLICATION_CREDENTIALS, or run where Google's metadata server answers.",
+            f"{what} cannot be set up: {clean(str(error))}",
+            hint="Look at the variables OTEL_…, and at GOOGLE_… for Google's.",
         ) from None
-    return Telemetry(exporter, None, board, clean, warn)
 
 
 def _expect(environ: Mapping[str, str], variable: str, choices: tuple[str, ...]) -> None:

@@ -113,7 +113,8 @@ def main(arguments: Sequence[str], output: Output) -> int:
     code = ZbackupError.exit_code
     try:
         command: Any = typer.main.get_command(app)
-        output.log.fields |= {"command": name for name in arguments[:1] if name in command.commands}
+        if arguments and arguments[0] in command.commands:
+            output.log.fields["command"] = arguments[0]
         code = command.main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
         if code == Interrupted.exit_code:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
