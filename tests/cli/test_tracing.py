@@ -45,7 +45,7 @@ def test_a_backup_as_a_collector_gets_it(
     empty: str, source: str, process: Zbackup, otel: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    The steps lie below the run and within its time, in one trace, which log lines name; metrics are those of Prometheus.
+    The steps lie below the run and within its time, in one trace, which log lines name; metrics are Prometheus' own.
     """
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
     ran = process("backup", "--archive", empty, "--source", source, "--log-format", "json")
@@ -101,10 +101,11 @@ def test_a_collector_that_does_not_answer_costs_little(
     if how == "down":
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     otel.silent = threading.Event()
+    monkeypatch.setattr("zbackup.telemetry.END_SECONDS", 1.0)
     began = time.monotonic()
     ran = zbackup("list", "--archive", empty)
 
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 10  # OpenTelemetry's own limits are longer
     assert ran.code == 0
     assert "warning: OpenTelemetry: " in ran.err
     assert len(ran.err.splitlines()) == 2  # and OpenTelemetry's own log writes nothing between

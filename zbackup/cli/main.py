@@ -118,6 +118,7 @@ def main(arguments: Sequence[str], output: Output) -> int:
         code = command.main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
         if code == Interrupted.exit_code:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
+        output.finish()
         if output.lost and not code:
             raise OutputLost(
                 f"the result could not be written to stdout: {output.lost}",
@@ -128,9 +129,9 @@ def main(arguments: Sequence[str], output: Output) -> int:
     except Exception as error:
         stopped = output.stopping.is_set() and not isinstance(error, Interrupted)
         known = _stopped() if stopped else _known(error)
-        code = _end(output, known)
         if isinstance(known, UsageError) and not output.observed:
             _misused(arguments, output, known)
+        code = _end(output, known)
     except KeyboardInterrupt:
         code = _end(output, _stopped())
     finally:

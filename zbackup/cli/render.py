@@ -91,6 +91,7 @@ class Output:
         self.unread = False
         """nobody reads stdout any more"""
         self._lock = threading.RLock()
+        self._result: Record | None = None
         self._secrets: set[str] = set()
         self._patterns: tuple[re.Pattern[str], ...] = ()
         self._warned: set[str] = set()
@@ -145,13 +146,19 @@ class Output:
         self._log("error" if code else "info", "end", fields, f"ended with exit code {code}")
 
     def result(self, command: str, record: Record, lines: Iterable[str]) -> None:
-        """Give out what the command returned."""
+        """Give out what the command returned; as JSON it is the last line, so it is kept until `finish`."""
         self.close()
         if self.as_json:
-            self._json({"type": "result", "command": command, **record})
+            self._result = {"type": "result", "command": command, **record}
         else:
             told = {f"warning: {message}" for message in self._warned}
             self._write(self.out, "".join(f"{self._shown(line)}\n" for line in lines if line not in told))
+
+    def finish(self) -> None:
+        """Give out what was kept; may be called twice."""
+        if self._result is not None:
+            self._json(self._result)
+        self._result = None
 
     def row(self, line: str) -> None:
         """Give out one of many lines that a command returns: data, in which nothing is masked."""
@@ -184,6 +191,7 @@ class Output:
     def error(self, error: ZbackupError, trace: str = "") -> None:
         """Tell why the command failed; `trace` is shown with --debug only."""
         self.close()
+        self.finish()
         trace = trace if self.debug else ""
         record = error_record(error) | ({"traceback": trace} if trace else {})
         if self.as_json:
