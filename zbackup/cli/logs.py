@@ -7,7 +7,7 @@ from then on.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -53,7 +53,7 @@ class Log:
 def early(arguments: Sequence[str], environ: Mapping[str, str]) -> Log:
     """Return the log of a run whose settings are not known yet; what is not one of the choices is told later."""
     log = Log()
-    log.fields["run"] = secrets.token_hex(4)
+    log.fields["run"] = os.urandom(4).hex()
     log.form = _chosen("log_format", arguments, environ) or log.form
     log.level = _chosen("log_level", arguments, environ) or log.level
     return log
