@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from zbackup.metrics import Sample
@@ -42,14 +41,14 @@ def of_backup(result: BackupResult) -> Iterator[Sample]:
     yield Sample("zbackup_backup_tables_not_captured", len(result.not_captured))
 
 
-def of_verify(result: VerifyResult, now: datetime, *, compared: bool = False) -> Iterator[Sample]:
+def of_verify(result: VerifyResult, began: float, *, compared: bool = False) -> Iterator[Sample]:
     """Return what a verification found; `compared` tells that it looked at the source."""
     for kind in ("damage", *(["source"] if compared else [])):
         found = sum(finding.kind == kind for finding in result.findings)
         yield Sample("zbackup_verify_findings", found, {"kind": kind, "level": result.level})
     yield Sample("zbackup_verify_orphan_objects", result.orphans)
     if result.ok:
-        yield Sample("zbackup_verify_timestamp_seconds", now.timestamp(), {"level": result.level})
+        yield Sample("zbackup_verify_timestamp_seconds", began, {"level": result.level})
 
 
 def of_prune(result: PruneResult) -> Iterator[Sample]:

@@ -6,10 +6,10 @@ as it was given, so that several archives may share a machine or a file; every o
 
 A run is measured by `observe.Observer.run` (in a command: `Job.observed`); nothing else need be called:
 
-    with Job(locals()) as job, job.observed("verify") as run:
-        result = verify(archive, ...)
-        run.add(of_verify(result))     # measure.py
-        run.look(archive)              # what can be restored now
+    with job.observed("backup") as run:
+        result = backup(archive, ...)
+        run.add(of_backup(result))              # measure.py
+        run.done(result.fault, archive)         # and what can be restored now
 
 However that ends, exit code, duration and the instant of success or failure go into `--metrics-file`, into the board
 that `serve_metrics` shows, and to OpenTelemetry.

@@ -28,7 +28,6 @@ class Run:
     command: str
     began: float = field(default_factory=time.time)
     exit_code: int = 0
-    """to be set where a run ends with another code than 0 and no error says so"""
     counts: bool = True
     """False: metrics do not tell of it (a dry run)"""
     samples: list[Sample] = field(default_factory=list[Sample])
@@ -38,8 +37,13 @@ class Run:
         """Add what the result says in metrics (measure.py)."""
         self.samples += samples
 
-    def look(self, archive: Archive) -> None:
-        """Let it be told, too, what can be restored of the archive when the run has ended: a few requests."""
+    def done(self, fault: ZbackupError | None, archive: Archive | None = None) -> None:
+        """
+        Note with which fault the work was done, if with any that is not raised.
+
+        With an archive it is told, too, what can be restored of it, which takes a few requests.
+        """
+        self.exit_code = fault.exit_code if fault else 0
         self.archive = archive
 
     def measured(self, ended: float) -> list[Sample]:

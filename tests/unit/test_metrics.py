@@ -7,7 +7,6 @@ import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ from zbackup.measure import STEPS, of_drill, of_verify
 from zbackup.metrics import ARCHIVES, LAG, METRICS, NEWEST, Board, Sample, merged, parse, text
 from zbackup.verify import Finding, VerifyResult
 
-NOW = datetime(2026, 11, 26, tzinfo=UTC)
 VERIFIED = VerifyResult(True, "default", (), 1, 1, 1, 0, 0, 1.0)
 SUCCESS = "zbackup_last_success_timestamp_seconds"
 
@@ -120,9 +118,9 @@ def test_a_lighter_verification_does_not_hide_what_a_deeper_one_found() -> None:
     found = replace(
         VERIFIED, ok=False, level="full", findings=(Finding("x", "y", "z"), Finding("x", "y", "z", "source"))
     )
-    first = [one.at("a") for one in of_verify(found, NOW, compared=True)]
-    quick = [one.at("a") for one in of_verify(replace(VERIFIED, level="quick"), NOW)]
-    again = [one.at("a") for one in of_verify(replace(VERIFIED, level="full"), NOW)]
+    first = [one.at("a") for one in of_verify(found, 1.0, compared=True)]
+    quick = [one.at("a") for one in of_verify(replace(VERIFIED, level="quick"), 1.0)]
+    again = [one.at("a") for one in of_verify(replace(VERIFIED, level="full"), 1.0)]
 
     def findings(samples: list[Sample]) -> dict[tuple[str, str], float]:
         told = (one for one in samples if one.name == "zbackup_verify_findings")

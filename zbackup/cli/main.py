@@ -8,6 +8,7 @@ leaves behind then is what a crash leaves: objects that no backup names.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -20,13 +21,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zbackup import __version__, config, dsn, errors
-from zbackup.cli import backup, diff, doctor, export, init, log, plan, prune, restore, show, verify
+from zbackup import config, dsn, errors
+from zbackup.cli import backup, completion, diff, doctor, export, init, log, plan, prune, restore, show, verify
 from zbackup.cli import config as config_command
 from zbackup.cli import list as list_command
+from zbackup.cli import run as run_command
 from zbackup.cli.logs import early
-from zbackup.cli.options import Context, everywhere
+from zbackup.cli.options import Context, Json, everywhere
 from zbackup.cli.render import Output
+from zbackup.cli.version import print_version
 from zbackup.errors import Interrupted, OutputLost, UsageError, ZbackupError
 
 if TYPE_CHECKING:
@@ -72,11 +75,11 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _zbackup(
     context: Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the versions of all that matters and end.")] = False,
+    json: Json = False,  # noqa: ARG001  the output knows
 ) -> None:
     if version:
-        output: Output = context.obj
-        output.text(f"zbackup {__version__}")
+        print_version(context.obj)
         raise typer.Exit
     if context.invoked_subcommand is None:
         raise UsageError("no command is given", hint="`zbackup --help` lists them.")
@@ -95,7 +98,9 @@ for name, command in {
     "restore": restore.restore,
     "verify": verify.verify,
     "prune": prune.prune,
+    "run": run_command.run,
     "config": config_command.config,
+    "completion": completion.completion,
 }.items():
     app.command(name)(everywhere(command))
 
@@ -110,12 +115,13 @@ def main(arguments: Sequence[str], output: Output) -> int:
         value = argument.partition("=")[2] if argument.startswith("--") else argument
         if dsn.may_hold_secret(value):
             output.hide(dsn.secrets(value))
+    completion.prepare(environ)
     code = ZbackupError.exit_code
     try:
-        command: Any = typer.main.get_command(app)
-        if arguments and arguments[0] in command.commands:
+        program = _program()
+        if arguments and arguments[0] in program.commands:
             output.log.fields["command"] = arguments[0]
-        code = command.main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
+        code = program.main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
         if code == Interrupted.exit_code:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         output.finish()
@@ -142,12 +148,17 @@ def main(arguments: Sequence[str], output: Output) -> int:
 
 def _misused(arguments: Sequence[str], output: Output, error: UsageError) -> None:
     """Let it be known that a command was called in a wrong way, if it is one whose runs are measured."""
-    known: Any = typer.main.get_command(app)
-    command = known.commands.get(arguments[0]) if arguments else None
+    command = _program().commands.get(arguments[0]) if arguments else None
     if command is not None and any(one.name == "metrics_file" for one in command.params):
         from zbackup.cli.observed import misused
 
         misused(arguments[0], arguments, output, error)
+
+
+@functools.cache
+def _program() -> Any:
+    """Build the commands once: it takes longer than what most of them do before they connect."""
+    return typer.main.get_command(app)
 
 
 def run() -> None:

@@ -45,12 +45,13 @@ def _tracer(kind: str, board: Board, output: Output, environ: Mapping[str, str])
 
 def misused(command: str, arguments: Sequence[str], output: Output, error: UsageError) -> None:
     """Tell of a run that ended before its settings were known, as far as they can be found all the same."""
-    names = {"metrics_file", "archive"}
+    names = {"metrics_file", "archive", "profile"}
+    job = next((word for word in arguments[1:2] if command == "run" and not word.startswith("-")), None)
     flags = {name: given(name, arguments, {}) for name in names}
     others = {known.variable for known in KNOWN.values() if known.name not in names}
     environ = {name: value for name, value in config.environment().items() if name not in others}
     try:
-        settings = config.resolve(flags, environ, given("config", arguments, environ))
+        settings = config.resolve(flags, environ, given("config", arguments, environ), job)
     except UsageError:  # it is the file that is wrong
         settings = config.resolve(flags, environ, os.devnull)
     found = Observer(_address(settings), output.warning, metrics_file=settings.text("metrics_file"))

@@ -31,6 +31,7 @@ def prune(
     s3_addressing: options.S3Addressing = None,
     metrics_file: options.MetricsFile = None,
     config: options.Config = None,
+    profile: options.Profile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -41,23 +42,13 @@ def prune(
     options, when the grace has passed; so run it as often as you back up. It is the only command that needs the right
     to delete.
     """
-    with Job(locals()) as job, job.observed() as run:
-        from zbackup import prune as use_case
-        from zbackup.archive.needed import KeepCaptures, Rules
+    with Job(locals()) as job:
+        from zbackup.cli import steps
         from zbackup.cli.pruned import prune_lines
         from zbackup.cli.records import plain
-        from zbackup.measure import of_prune
 
         if not yes:
             job.no_effect("metrics_file", "a dry run is not measured")
-            run.counts = False
-        rules = Rules(
-            window=job.settings.duration("keep_window"),
-            captures=KeepCaptures.parse(job.settings.text("keep_captures") or ""),
-            forget=frozenset(forget_generation or ()),
-            forget_amended=forget_amended,
-        )
-        result = use_case.prune(job.archive(), rules, grace=job.settings.duration("grace"), yes=yes, report=job.report)
-        run.add(of_prune(result))
-        run.look(job.archive())
+        keep = steps.rules(job, forget_generation or (), forget_amended=forget_amended)
+        result = steps.prune(job, keep, yes=yes)
         job.output.result("prune", plain(result), prune_lines(result))

@@ -15,7 +15,8 @@ import typer
 
 from zbackup.cli.main import app, exit_codes
 from zbackup.metrics import METRICS
-from zbackup.settings import KNOWN, OTHER_VARIABLES, default_text
+from zbackup.settings import KNOWN, OTHER_VARIABLES
+from zbackup.values import default_text
 from zbackup.zitadel.tables import SCHEMAS, TABLES
 
 if TYPE_CHECKING:
