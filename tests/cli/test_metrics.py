@@ -147,6 +147,22 @@ def test_a_wrong_setting_in_a_file_is_told(
     assert {(one.archive, one.labels.get("command")) for one in read_file(other)} == {("y", "backup")}
 
 
+def test_a_run_tells_of_itself_and_of_each_step(archive: str, source: str, zbackup: Zbackup, file: Path) -> None:
+    """
+    A step that fails has its own exit code, and gives it to the run; what was not reached is not told.
+    """
+    assert zbackup("run", "--archive", archive, "--source", source, "--prune", "--verify", "full").code == 0
+    whole = metrics(file)
+    assert zbackup("run", "--archive", archive, "--source", "host=127.0.0.1 port=1 dbname=x user=y").code == 10
+    failed = metrics(file)
+
+    commands = ("run", "backup", "verify", "prune")
+    assert [whole["last_exit_code", one] for one in commands] == [0, 0, 0, 0]
+    assert [failed["last_exit_code", one] for one in commands] == [10, 10, 0, 0]
+    assert whole["verify_findings", "damage", "full"] == 0
+    assert whole["last_success_timestamp_seconds", "run"] == failed["last_success_timestamp_seconds", "run"]
+
+
 def test_commands_that_are_not_measured_write_nothing(zbackup: Zbackup, file: Path) -> None:
     assert zbackup("list", "--archive", "x", "--bogus").code == 2
     assert zbackup("bakcup", "--archive", "x").code == 2
