@@ -209,12 +209,8 @@ def shown(known: Known, value: Value) -> str | None:
 
 def http_secrets(url: str) -> frozenset[str]:
     """Name what must not be repeated of a URL of which only the host is shown: whoever has it may use it."""
-    _, found, rest = url.partition("://")
-    return (
-        frozenset({url, *(piece for piece in _PIECES.split(rest)[1:] if len(piece) >= LEAST_SECRET)})
-        if found
-        else frozenset()
-    )
+    path = url.partition("://")[2].partition("/")[2]
+    return frozenset({url, f"/{path}"} if path else {url} - {""})
 
 
 def header_secrets(headers: str) -> frozenset[str]:
@@ -224,9 +220,8 @@ def header_secrets(headers: str) -> frozenset[str]:
     return frozenset(word for word in words if len(word) >= LEAST_SECRET)
 
 
-_PIECES = re.compile(r"[/?&=#]")
 LEAST_SECRET = 8
-"""Letters of a piece of a path that may be a secret; words such as ping and start are shorter."""
+"""Letters of a word of a header that may be a secret; `Bearer` and `Basic` are shorter."""
 
 
 def way_out(known: Known) -> str:

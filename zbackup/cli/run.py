@@ -68,6 +68,8 @@ def run(
         if not work.settings.switch("prune"):
             for name in ("keep_window", "keep_captures", "grace"):
                 work.no_effect(name, "prune = false")
+        if work.settings.text("verify") != "sample":
+            work.no_effect("verify_full_every", f"verify = {work.settings.text('verify')}")
         announcer = Announcer(work)
         under_way = _prepared(work, job)
         _take(work, under_way, announcer)
