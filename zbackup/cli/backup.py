@@ -51,12 +51,8 @@ def backup(
         from zbackup.cli.records import backup_record
         from zbackup.cli.texts import backup_lines
 
-        if job.settings.text("fence") is not None:
-            job.no_effect("standby_lag", "the horizon is settled at the primary")
-        if not job.settings.switch("capture"):
-            job.no_effect("pg_dump", "nothing is captured")
-            job.no_effect("auth_requests", "nothing is captured")
-        chosen = _options(job)
+        job.refuse_idle_options()
+        chosen = backup_options(job)
         found, into = job.source(), job.archive()
         with lease.hold(into, "backup", wait=job.settings.duration("wait"), report=job.report):
             result = use_case.backup(into, found.dsn, chosen, fence=job.settings.text("fence"), report=job.report)
@@ -65,7 +61,7 @@ def backup(
             raise typer.Exit(Findings.exit_code)
 
 
-def _options(job: Job) -> BackupOptions:
+def backup_options(job: Job) -> BackupOptions:
     from zbackup.backup import BackupOptions
 
     settings = job.settings

@@ -48,6 +48,7 @@ class Job:
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         """Take the arguments of a command function: its `locals()`, with the typer context as `context`."""
         self.output: Output = arguments["context"].obj
+        self.report: Report = self.output.report
         self.now = datetime.now(UTC)
         self.environ = config.environment()
         self.settings = config.resolve(arguments, self.environ, arguments["config"])
@@ -63,10 +64,6 @@ class Job:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    @property
-    def report(self) -> Report:
-        return self.output.report
-
     def flag(self, name: str) -> str | None:
         """The flag that set a setting; None when something else did."""
         origin = self.settings[name].origin
@@ -76,6 +73,14 @@ class Job:
         """Refuse a flag that would change nothing. Elsewhere a setting may stand for other commands."""
         if flag := self.flag(name):
             raise UsageError(f"{flag} would have no effect: {why}", hint="Leave it out.")
+
+    def refuse_idle_options(self) -> None:
+        """Refuse the flags of a backup that others leave without effect."""
+        if self.settings.text("fence") is not None:
+            self.no_effect("standby_lag", "the horizon is settled at the primary")
+        if not self.settings.switch("capture"):
+            self.no_effect("pg_dump", "nothing is captured")
+            self.no_effect("auth_requests", "nothing is captured")
 
     def jobs(self, *, low_impact: bool) -> int:
         """Return how many workers there are to be. With low impact it is one, and the process gives way to others."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from zbackup.stop import Stop
+
 # JSON records of rows moved come at most this often, lines of text without a terminal less so.
 RECORD_SECONDS = 1.0
 LINE_SECONDS = 10.0
@@ -81,6 +83,8 @@ class Output:
     def __init__(self, out: TextIO, err: TextIO, *, as_json: bool = False, debug: bool = False) -> None:
         self.out, self.err, self.as_json, self.debug = out, err, as_json, debug
         self.stopping = threading.Event()
+        self.stop: Stop | None = None
+        """for a command that ends by itself when it is asked"""
         self.lost = ""
         """why stdout took no more, although somebody may read it"""
         self.unread = False
@@ -106,8 +110,7 @@ class Output:
 
     def report(self, progress: Progress) -> None:
         """Show what happens (progress.Report). In a thread of a run that is to stop, raises Interrupted."""
-        if self.stopping.is_set() and threading.current_thread() is not threading.main_thread():
-            raise Interrupted("stopped")
+        self.expect_wanted()
         with self._lock:
             match progress:
                 case Step():
@@ -122,16 +125,22 @@ class Output:
                 case Warned():
                     self.warning(progress.message, progress.hint)
 
+    def expect_wanted(self) -> None:
+        """In a thread of a run that is to stop, raise Interrupted."""
+        if self.stopping.is_set() and threading.current_thread() is not threading.main_thread():
+            raise Interrupted("stopped")
+
     def warning(self, message: str, hint: str = "") -> None:
         self._record("warning", {"message": message, "hint": hint})
         if message not in self._warned:
             self._warned.add(message)
             self._line(f"warning: {message}" + (f"\n  {hint}" if hint else ""))
 
-    def note(self, kind: str, record: Record, line: str) -> None:
-        """Tell something between progress and result."""
+    def note(self, kind: str, record: Record, line: str = "") -> None:
+        """Tell something between progress and result; without a line in JSON alone."""
         self._record(kind, record)
-        self._line(line)
+        if line:
+            self._line(line)
 
     def result(self, command: str, record: Record, lines: Iterable[str]) -> None:
         """Give out what the command returned."""

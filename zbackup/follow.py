@@ -1,0 +1,349 @@
+"""
+Increments every few seconds, in one process, until it is told to stop.
+
+Each tick asks the source whether it has anything that the newest backup has not (`pulse`); only then an increment is
+made, like any `backup` of the same archive, under a lease of its own. Captures, and counting more than the newest
+ranges, come with the first increment and then once an hour: those are called full here.
+
+An error is tried again after a pause that doubles. What no time heals ends it: at once as long as nothing has
+succeeded, and later when it comes three times in a row, for a failover may look like a foreign server.
+
+A long transaction keeps the horizon back, and each increment writes all that is above it again. As soon as that takes
+more than a tenth of the time, or many bytes, increments become rarer; ticks do not, so the end of that transaction is
+seen at once.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from zbackup import lease
+from zbackup.archive.archive import Archive, entry_of
+from zbackup.archive.log import totals_of
+from zbackup.archive.manifest import Totals
+from zbackup.attempt import BackupOptions, Rewritten
+from zbackup.backup import BackupResult, Made, increment
+from zbackup.database.connection import source_errors
+from zbackup.database.kept import Sessions
+from zbackup.errors import (
+    ArchiveError,
+    Busy,
+    CommitUnknown,
+    Interrupted,
+    NotSupported,
+    ObjectMissing,
+    Overtaken,
+    SourceRefused,
+    StoreFull,
+    UsageError,
+    ZbackupError,
+)
+from zbackup.event import parse_instant
+from zbackup.progress import Report, silent
+from zbackup.pulse import Pulse, feel
+from zbackup.source import Blocker
+from zbackup.stop import Stop
+from zbackup.store.base import Store
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds after an error. Half of each is random, so that those who were turned away together come back apart."""
+
+TAIL_SHARE = 0.1
+"""Of the time: no more goes into writing tails again."""
+
+TAIL_BYTES = 64 << 10
+"""Stored bytes a second: no more go into them."""
+
+SMALL_TAIL = 1 << 20
+"""Raw bytes; it costs no more than one without rows."""
+
+KEEP = timedelta(minutes=1)
+"""How long a session is used: see kept.py."""
+
+SURE = 3
+"""So often in a row an error must come that ends what has worked before."""
+
+_HOPELESS = (UsageError, NotSupported, SourceRefused, ArchiveError)
+"""What ends it, also later."""
+
+_PASSING = (Busy, Overtaken, CommitUnknown, ObjectMissing, Rewritten, StoreFull)
+"""What another attempt may find otherwise, whatever their `retry` says."""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowOptions:
+    every: timedelta = timedelta(seconds=10)
+    """between the beginnings of two ticks"""
+    capture_every: timedelta = timedelta(hours=1)
+    """between thorough increments; no interval becomes longer"""
+    count: int | None = None
+    """end after so many ticks"""
+    duration: timedelta | None = None
+    """end after so long"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one tick came to, and how things stand; all that a page of metrics needs."""
+
+    time: datetime
+    """when it ended, by this machine's clock, as all times here but those of the source"""
+    number: int
+    outcome: Literal["committed", "unchanged", "postponed", "failed"]
+    thorough: bool
+    """with capture and counts"""
+    seconds: float
+    result: BackupResult | None
+    """of the backup, where one was made"""
+    error: ZbackupError | None
+    ends: bool
+    """it goes no further with this error"""
+    failures: int
+    """in a row, up to this tick"""
+    failing_since: datetime | None
+    last_success: datetime | None
+    """committed or unchanged"""
+    last_failure: datetime | None
+    oldest: datetime | None
+    """the first event of the newest backup's generation"""
+    final: datetime | None
+    """the newest horizon: up to here every answer is final"""
+    newest: datetime | None
+    """the newest restorable instant: when the newest backup's snapshot was taken, by the source's clock"""
+    confirmed: datetime | None
+    """all that was committed at the source by then is in the archive"""
+    horizon_age: float | None
+    """seconds by which the horizon lies behind the source's clock"""
+    blockers: tuple[Blocker, ...]
+    """who holds it back, the oldest first"""
+    tail: int
+    tail_bytes: int
+    """stored, of the newest backup's tail"""
+    interval: float
+    """seconds between increments as things stand: `every`, or more because of the tail"""
+    pause: float
+    """seconds until the next tick"""
+
+
+def follow(
+    store: Store,
+    source: str,
+    options: BackupOptions,
+    following: FollowOptions,
+    *,
+    fence: str | None = None,
+    wait: timedelta = timedelta(0),
+    stop: Stop,
+    on_outcome: Callable[[Outcome], None],
+    report: Report = silent,
+) -> Outcome:
+    """
+    Go on until stopped, or as long as `following` says; return the last outcome.
+
+    `on_outcome` is called after each tick, in this thread; what it raises ends all.
+
+    Raises whatever error no time heals, after its outcome was told; what is no error of ours at once.
+    """
+    sessions = Sessions(source, keep=KEEP), None if fence is None else Sessions(fence, keep=KEEP)
+    follower = _Follower(store, *sessions, options, following, wait, report)
+    end = None if following.duration is None else time.monotonic() + following.duration.total_seconds()
+    try:
+        while True:
+            outcome = follower.tick()
+            on_outcome(outcome)
+            if outcome.error is not None and outcome.ends:
+                raise outcome.error
+            left = outcome.pause if end is None else min(outcome.pause, end - time.monotonic())
+            if outcome.number == following.count or stop.wait(left) or (end is not None and time.monotonic() >= end):
+                return outcome
+    finally:
+        follower.close()
+
+
+@dataclass(slots=True)
+class _Follower:
+    """What is known from tick to tick."""
+
+    store: Store
+    source: Sessions
+    fence: Sessions | None
+    options: BackupOptions
+    following: FollowOptions
+    wait: timedelta
+    report: Report
+    archive: Archive | None = None
+    made: Made | None = None
+    """the newest backup of this process"""
+    name: str = ""
+    """of its manifest"""
+    oldest: tuple[str, datetime | None] = ("", None)
+    """the first event, of which generation"""
+    pulse: Pulse | None = None
+    """the last one felt, unless a backup was made since"""
+    number: int = 0
+    interval: float = 0
+    due: float = 0
+    """when the next increment is, if anything is new; as all of these by the monotonic clock"""
+    thorough_due: float = 0
+    confirmed: datetime | None = None
+    failures: int = 0
+    hopeless: int = 0
+    """of these the last ones, of errors that no time heals"""
+    failing_since: datetime | None = None
+    last_success: datetime | None = None
+    last_failure: datetime | None = None
+
+    def tick(self) -> Outcome:
+        begun = time.monotonic()
+        self.number += 1
+        thorough = begun >= self.thorough_due
+        result, error = None, None
+        try:
+            kind: Literal["committed", "unchanged", "postponed", "failed"] = self._look(begun, thorough=thorough)
+            if kind == "committed":
+                result = self._back_up(begun, thorough=thorough)
+        except Interrupted:
+            raise
+        except ZbackupError as failure:
+            kind, error = "failed", failure
+            self._failed(failure)
+        else:
+            self.failures = self.hopeless = 0
+            self.failing_since = None
+            if kind != "postponed":
+                self.last_success = datetime.now(UTC)
+        seconds = time.monotonic() - begun
+        pause = self._pause() if error else max(self.following.every.total_seconds() - seconds, 0)
+        return self._outcome(
+            kind, thorough=thorough and result is not None, seconds=seconds, pause=pause, result=result, error=error
+        )
+
+    def _ends(self, error: ZbackupError) -> bool:
+        """Tell whether an error, that of the last tick, ends it."""
+        if self.last_success is None:
+            return not error.retry and not isinstance(error, _PASSING)
+        return self.hopeless >= SURE
+
+    def close(self) -> None:
+        self.source.close()
+        if self.fence is not None:
+            self.fence.close()
+
+    def _look(self, now: float, *, thorough: bool) -> Literal["committed", "unchanged", "postponed"]:
+        """Decide what to do: an increment (`committed`), or none."""
+        if self.made is None or self.store.stat(self.name) is None:
+            self._open()
+            return "committed"
+        if thorough:
+            return "committed"
+        with (
+            source_errors(self.source.dsn),
+            self.source.borrow(self.options.lock_timeout) as control,
+            self.fence.borrow() if self.fence else nullcontext() as primary,
+        ):
+            self.pulse = feel(self.made, control, self.source, primary, self.options)
+        if not self.pulse.new:
+            self.confirmed = self.pulse.clock
+            return "unchanged"
+        return "committed" if now >= self.due or self.pulse.clears else "postponed"
+
+    def _open(self) -> None:
+        """Open the archive, for the first time or because the newest backup is not there any more."""
+        found = Archive.open(self.store)
+        if self.archive is not None and found.record.archive != self.archive.record.archive:
+            raise ArchiveError(
+                f"{self.store.address} was archive {self.archive.record.archive} and is {found.record.archive} now",
+                hint="Somebody put another one in its place. Bring the first one back, or start `zbackup follow` anew.",
+            )
+        self.archive = self.archive or found
+
+    def _back_up(self, begun: float, *, thorough: bool) -> BackupResult:
+        assert self.archive is not None
+        options = self.options
+        if not thorough:
+            options = replace(options, capture=False, audit_budget=timedelta(0), audit_recent=timedelta(0))
+        with lease.hold(self.archive, "follow", wait=self.wait, report=self.report):
+            made = increment(self.archive, self.source, options, fence=self.fence, report=self.report)
+        self.made, self.name, self.pulse = made, str(entry_of(made.manifest)), None
+        self.confirmed = made.manifest.snapshot
+        if self.oldest[0] != made.manifest.generation or self.oldest[1] is None:
+            self.oldest = made.manifest.generation, _oldest(self.archive, made)
+        if thorough:
+            self.thorough_due = begun + self.following.capture_every.total_seconds()
+        elif made.result.kind == "full":
+            self.thorough_due = 0  # another generation, and nothing is captured of it yet
+        self.interval = interval(self.following, totals_of(made.manifest.tail), made.tail_seconds)
+        self.due = begun + self.interval
+        return made.result
+
+    def _failed(self, error: ZbackupError) -> None:
+        self.source.close()
+        if self.fence is not None:
+            self.fence.close()
+        self.failures += 1
+        self.hopeless = self.hopeless + 1 if isinstance(error, _HOPELESS) else 0
+        self.last_failure = datetime.now(UTC)
+        self.failing_since = self.failing_since or self.last_failure
+
+    def _pause(self) -> float:
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self.failures - 1, 16))
+        return pause * random.uniform(0.5, 1)  # noqa: S311  jitter, not a secret
+
+    def _outcome(
+        self,
+        kind: Literal["committed", "unchanged", "postponed", "failed"],
+        *,
+        thorough: bool,
+        seconds: float,
+        pause: float,
+        result: BackupResult | None,
+        error: ZbackupError | None,
+    ) -> Outcome:
+        manifest = self.made.manifest if self.made else None
+        tail = totals_of(manifest.tail if manifest else ())
+        horizon = self.pulse.horizon if self.pulse else manifest.horizon if manifest else None
+        age = None if horizon is None or horizon.at is None else (horizon.clock - horizon.at).total_seconds()
+        return Outcome(
+            time=datetime.now(UTC),
+            number=self.number,
+            outcome=kind,
+            thorough=thorough,
+            seconds=seconds,
+            result=result,
+            error=error,
+            ends=error is not None and self._ends(error),
+            failures=self.failures,
+            failing_since=self.failing_since,
+            last_success=self.last_success,
+            last_failure=self.last_failure,
+            oldest=self.oldest[1],
+            final=manifest.horizon.at if manifest else None,
+            newest=manifest.snapshot if manifest else None,
+            confirmed=self.confirmed,
+            horizon_age=age,
+            blockers=horizon.blockers if horizon else (),
+            tail=tail.rows,
+            tail_bytes=tail.stored_bytes,
+            interval=self.interval or self.following.every.total_seconds(),
+            pause=pause,
+        )
+
+
+def interval(following: FollowOptions, tail: Totals, seconds: float) -> float:
+    """Return the seconds between two increments that keep tails, such as one that took so long, within their share."""
+    every = following.every.total_seconds()
+    if tail.raw_bytes < SMALL_TAIL:
+        return every
+    wanted = max(every, seconds / TAIL_SHARE, tail.stored_bytes / TAIL_BYTES)
+    return min(wanted, max(every, following.capture_every.total_seconds()))
+
+
+def _oldest(archive: Archive, made: Made) -> datetime | None:
+    first = next(archive.chunks(made.manifest.log), None) or next(iter(made.manifest.tail), None)
+    return parse_instant(first.first[0]) if first else None
