@@ -52,7 +52,10 @@ from zbackup.stop import Stop
 from zbackup.store.base import Store
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds after an error. Half of each is random, so that those who were turned away together come back apart."""
+"""
+Seconds after an error; each is twice the one before. Half of it is random, so that those who were turned away together
+come back apart.
+"""
 
 TAIL_SHARE = 0.1
 """Of the time: no more goes into writing tails again."""
@@ -81,7 +84,7 @@ class FollowOptions:
     every: timedelta = timedelta(seconds=10)
     """between the beginnings of two ticks"""
     capture_every: timedelta = timedelta(hours=1)
-    """between thorough increments; no interval becomes longer"""
+    """from one thorough increment to the next; no interval becomes longer"""
     count: int | None = None
     """end after so many ticks"""
     duration: timedelta | None = None
@@ -219,7 +222,7 @@ class _Follower:
             if kind != "postponed":
                 self.last_success = datetime.now(UTC)
         seconds = time.monotonic() - begun
-        pause = self._pause() if error else max(self.following.every.total_seconds() - seconds, 0)
+        pause = self._pause(error) if error else max(self.following.every.total_seconds() - seconds, 0)
         return self._outcome(
             kind, thorough=thorough and result is not None, seconds=seconds, pause=pause, result=result, error=error
         )
@@ -275,7 +278,7 @@ class _Follower:
         if self.oldest[0] != made.manifest.generation or self.oldest[1] is None:
             self.oldest = made.manifest.generation, _oldest(self.archive, made)
         if thorough:
-            self.thorough_due = begun + self.following.capture_every.total_seconds()
+            self.thorough_due = time.monotonic() + self.following.capture_every.total_seconds()
         elif made.result.kind == "full":
             self.thorough_due = 0  # another generation, and nothing is captured of it yet
         self.interval = interval(self.following, totals_of(made.manifest.tail), made.tail_seconds)
@@ -291,8 +294,11 @@ class _Follower:
         self.last_failure = datetime.now(UTC)
         self.failing_since = self.failing_since or self.last_failure
 
-    def _pause(self) -> float:
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self.failures - 1, 16))
+    def _pause(self, error: ZbackupError) -> float:
+        every = self.following.every.total_seconds()
+        growing = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self.failures - 1, 16))
+        # Nothing is broken where another run is at work: it will be done soon.
+        pause = every if isinstance(error, Busy) else growing
         return pause * random.uniform(0.5, 1)  # noqa: S311  jitter, not a secret
 
     def _outcome(

@@ -19,8 +19,8 @@ from zbackup.archive.archive import Archive
 from zbackup.backup import backup
 from zbackup.database.connection import connect
 from zbackup.database.export import select_rows
-from zbackup.database.shape import find_events_table
 from zbackup.database.kept import Sessions
+from zbackup.database.shape import find_events_table
 from zbackup.database.snapshot import Snapshot, Worker
 from zbackup.errors import NotSupported, SourceRefused, StoreError
 from zbackup.event import BEGINNING, cursor_of

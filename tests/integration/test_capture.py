@@ -26,9 +26,9 @@ from zbackup.archive.table import read_table
 from zbackup.capture import NO_CAPTURE, Captured, CaptureOptions, capture
 from zbackup.database.connection import connect
 from zbackup.database.embedded import EmbeddedPostgres, standby_of
+from zbackup.database.kept import Sessions
 from zbackup.database.pace import Pace
 from zbackup.database.schema_dump import NoProgram, find_program
-from zbackup.database.kept import Sessions
 from zbackup.database.snapshot import Snapshot, Workers
 from zbackup.progress import ObjectStored, Progress, Report, Step, silent
 

@@ -24,10 +24,10 @@ from zbackup.compact import FACTOR
 from zbackup.database.connection import connect
 from zbackup.database.embedded import EmbeddedPostgres
 from zbackup.database.export import read_rows
+from zbackup.database.kept import Sessions
 from zbackup.database.pace import Pace
 from zbackup.database.portions import read_range
 from zbackup.database.shape import find_events_table
-from zbackup.database.kept import Sessions
 from zbackup.database.snapshot import Snapshot, Workers
 from zbackup.event import BEGINNING, END
 from zbackup.progress import Advance, Progress
