@@ -6,7 +6,7 @@ made, like any `backup` of the same archive, under a lease of its own. Captures,
 ranges, come with the first increment and then once an hour: those are called full here.
 
 An error is tried again after a pause that doubles. What no time heals ends it: at once as long as nothing has
-succeeded, and later when it comes three times in a row, for a failover may look like a foreign server.
+succeeded, and later when nothing else came for some minutes, for a failover may look like a foreign server.
 
 A long transaction keeps the horizon back, and each increment writes all that is above it again. As soon as that takes
 more than a tenth of the time, or many bytes, increments become rarer; ticks do not, so the end of that transaction is
@@ -21,7 +21,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 from zbackup import lease
 from zbackup.archive.archive import Archive, entry_of
@@ -29,6 +28,7 @@ from zbackup.archive.log import totals_of
 from zbackup.archive.manifest import Totals
 from zbackup.attempt import BackupOptions, Rewritten
 from zbackup.backup import BackupResult, Made, increment
+from zbackup.counting import oldest
 from zbackup.database.connection import source_errors
 from zbackup.database.kept import Sessions
 from zbackup.errors import (
@@ -45,9 +45,9 @@ from zbackup.errors import (
     ZbackupError,
 )
 from zbackup.event import parse_instant
+from zbackup.outcome import Kind, Outcome
 from zbackup.progress import Report, silent
 from zbackup.pulse import Pulse, feel
-from zbackup.source import Blocker
 from zbackup.stop import Stop
 from zbackup.store.base import Store
 
@@ -69,11 +69,11 @@ SMALL_TAIL = 1 << 20
 KEEP = timedelta(minutes=1)
 """How long a session is used: see kept.py."""
 
-SURE = 3
-"""So often in a row an error must come that ends what has worked before."""
+CAPTURE_AGAIN = timedelta(minutes=5)
+"""After a thorough increment that failed, light ones go on for so long, lest events wait for a table."""
 
 _HOPELESS = (UsageError, NotSupported, SourceRefused, ArchiveError)
-"""What ends it, also later."""
+"""What no time heals."""
 
 _PASSING = (Busy, Overtaken, CommitUnknown, ObjectMissing, Rewritten, StoreFull)
 """What another attempt may find otherwise, whatever their `retry` says."""
@@ -89,49 +89,8 @@ class FollowOptions:
     """end after so many ticks"""
     duration: timedelta | None = None
     """end after so long"""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one tick came to, and how things stand; all that a page of metrics needs."""
-
-    time: datetime
-    """when it ended, by this machine's clock, as all times here but those of the source"""
-    number: int
-    outcome: Literal["committed", "unchanged", "postponed", "failed"]
-    thorough: bool
-    """with capture and counts"""
-    seconds: float
-    result: BackupResult | None
-    """of the backup, where one was made"""
-    error: ZbackupError | None
-    ends: bool
-    """it goes no further with this error"""
-    failures: int
-    """in a row, up to this tick"""
-    failing_since: datetime | None
-    last_success: datetime | None
-    """committed or unchanged"""
-    last_failure: datetime | None
-    oldest: datetime | None
-    """the first event of the newest backup's generation"""
-    final: datetime | None
-    """the newest horizon: up to here every answer is final"""
-    newest: datetime | None
-    """the newest restorable instant: when the newest backup's snapshot was taken, by the source's clock"""
-    confirmed: datetime | None
-    """all that was committed at the source by then is in the archive"""
-    horizon_age: float | None
-    """seconds by which the horizon lies behind the source's clock"""
-    blockers: tuple[Blocker, ...]
-    """who holds it back, the oldest first"""
-    tail: int
-    tail_bytes: int
-    """stored, of the newest backup's tail"""
-    interval: float
-    """seconds between increments as things stand: `every`, or more because of the tail"""
-    pause: float
-    """seconds until the next tick"""
+    patience: timedelta = timedelta(minutes=5)
+    """with errors that no time heals, where before all was well"""
 
 
 def follow(
@@ -196,8 +155,8 @@ class _Follower:
     thorough_due: float = 0
     confirmed: datetime | None = None
     failures: int = 0
-    hopeless: int = 0
-    """of these the last ones, of errors that no time heals"""
+    hopeless_since: float | None = None
+    """the first of the last failures that all were errors that no time heals"""
     failing_since: datetime | None = None
     last_success: datetime | None = None
     last_failure: datetime | None = None
@@ -208,21 +167,22 @@ class _Follower:
         thorough = begun >= self.thorough_due
         result, error = None, None
         try:
-            kind: Literal["committed", "unchanged", "postponed", "failed"] = self._look(begun, thorough=thorough)
+            kind: Kind = self._look(begun, thorough=thorough)
             if kind == "committed":
                 result = self._back_up(begun, thorough=thorough)
         except Interrupted:
             raise
         except ZbackupError as failure:
             kind, error = "failed", failure
-            self._failed(failure)
+            self._failed(failure, thorough=thorough)
         else:
-            self.failures = self.hopeless = 0
-            self.failing_since = None
+            self.failures, self.failing_since, self.hopeless_since = 0, None, None
             if kind != "postponed":
                 self.last_success = datetime.now(UTC)
         seconds = time.monotonic() - begun
-        pause = self._pause(error) if error else max(self.following.every.total_seconds() - seconds, 0)
+        every = self.following.every.total_seconds()
+        # Others want their turn, and the source its rest, where increments take as long as the time between them.
+        pause = self._pause(error) if error else max(every - seconds, min(seconds, every))
         return self._outcome(
             kind, thorough=thorough and result is not None, seconds=seconds, pause=pause, result=result, error=error
         )
@@ -231,14 +191,15 @@ class _Follower:
         """Tell whether an error, that of the last tick, ends it."""
         if self.last_success is None:
             return not error.retry and not isinstance(error, _PASSING)
-        return self.hopeless >= SURE
+        since = self.hopeless_since
+        return since is not None and time.monotonic() - since >= self.following.patience.total_seconds()
 
     def close(self) -> None:
         self.source.close()
         if self.fence is not None:
             self.fence.close()
 
-    def _look(self, now: float, *, thorough: bool) -> Literal["committed", "unchanged", "postponed"]:
+    def _look(self, now: float, *, thorough: bool) -> Kind:
         """Decide what to do: an increment (`committed`), or none."""
         if self.made is None or self.store.stat(self.name) is None:
             self._open()
@@ -285,12 +246,15 @@ class _Follower:
         self.due = begun + self.interval
         return made.result
 
-    def _failed(self, error: ZbackupError) -> None:
+    def _failed(self, error: ZbackupError, *, thorough: bool) -> None:
         self.source.close()
         if self.fence is not None:
             self.fence.close()
         self.failures += 1
-        self.hopeless = self.hopeless + 1 if isinstance(error, _HOPELESS) else 0
+        now = time.monotonic()
+        self.hopeless_since = (self.hopeless_since or now) if isinstance(error, _HOPELESS) else None
+        if thorough and self.made is not None:
+            self.thorough_due = now + min(CAPTURE_AGAIN, self.following.capture_every).total_seconds()
         self.last_failure = datetime.now(UTC)
         self.failing_since = self.failing_since or self.last_failure
 
@@ -303,7 +267,7 @@ class _Follower:
 
     def _outcome(
         self,
-        kind: Literal["committed", "unchanged", "postponed", "failed"],
+        kind: Kind,
         *,
         thorough: bool,
         seconds: float,
@@ -313,6 +277,7 @@ class _Follower:
     ) -> Outcome:
         manifest = self.made.manifest if self.made else None
         tail = totals_of(manifest.tail if manifest else ())
+        longest_ago = oldest(manifest.counted) if manifest else None
         horizon = self.pulse.horizon if self.pulse else manifest.horizon if manifest else None
         age = None if horizon is None or horizon.at is None else (horizon.clock - horizon.at).total_seconds()
         return Outcome(
@@ -332,6 +297,7 @@ class _Follower:
             final=manifest.horizon.at if manifest else None,
             newest=manifest.snapshot if manifest else None,
             confirmed=self.confirmed,
+            audited=longest_ago.at if longest_ago else None,
             horizon_age=age,
             blockers=horizon.blockers if horizon else (),
             tail=tail.rows,

@@ -10,6 +10,7 @@ from zbackup.cli import options
 from zbackup.cli.job import Job
 from zbackup.errors import Findings, UsageError
 from zbackup.settings import Known, of_flag, way_out
+from zbackup.stop import Stop
 
 LEAST = timedelta(milliseconds=100)
 
@@ -55,11 +56,11 @@ def follow(
     Increments of the same archive as `backup` makes, in one process; where nothing is new none is made. Captures and
     counts come once an hour. Errors that pass are tried again for ever. SIGTERM and Ctrl-C end it with exit code 0.
     """
+    stop = context.obj.stop = Stop()
     with Job(locals()) as job:
         from zbackup import follow as use_case
         from zbackup.cli.backup import backup_options
         from zbackup.cli.followed import Telling
-        from zbackup.stop import Stop
 
         following = use_case.FollowOptions(
             every=job.settings.duration("every"),
@@ -75,9 +76,7 @@ def follow(
         chosen = replace(backup_options(job), audit=False)
         found = job.source()
         telling = Telling(job.output, following)
-        job.report = telling.heard
-        store = job.store()
-        stop = job.output.stop = Stop()
+        store = job.store(report=telling.heard)
         telling.begin(found.dsn, store.address)
         last = None
         try:

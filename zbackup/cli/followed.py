@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from zbackup.cli.render import Output
-    from zbackup.follow import FollowOptions, Outcome
+    from zbackup.follow import FollowOptions
+    from zbackup.outcome import Outcome
     from zbackup.progress import Progress
 
 SUMMARY_SECONDS = 60.0

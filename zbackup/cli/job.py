@@ -48,7 +48,6 @@ class Job:
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         """Take the arguments of a command function: its `locals()`, with the typer context as `context`."""
         self.output: Output = arguments["context"].obj
-        self.report: Report = self.output.report
         self.now = datetime.now(UTC)
         self.environ = config.environment()
         self.settings = config.resolve(arguments, self.environ, arguments["config"])
@@ -63,6 +62,10 @@ class Job:
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
+
+    @property
+    def report(self) -> Report:
+        return self.output.report
 
     def flag(self, name: str) -> str | None:
         """The flag that set a setting; None when something else did."""
@@ -90,7 +93,7 @@ class Job:
         give_way()
         return 1
 
-    def store(self, *, create: bool = False) -> Store:
+    def store(self, *, create: bool = False, report: Report | None = None) -> Store:
         from zbackup.store.address import open_store
 
         address = self.settings.text("archive")
@@ -105,7 +108,7 @@ class Job:
             s3_endpoint=self._s3("s3_endpoint", bucket=bucket),
             s3_addressing=self._s3("s3_addressing", bucket=bucket),
             create=create,
-            report=self.report,
+            report=report or self.report,
         )
         self._opened.callback(store.close)
         return store
