@@ -16,11 +16,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tests.fix_archive import archived_rows, execute, newest, options, source_rows
 from tests.history import Command, create_schema, fill, push
 from zbackup.archive.archive import Archive
-from zbackup.attempt import BackupOptions
+from zbackup.backup import backup
 from zbackup.database.kept import Sessions
 from zbackup.errors import ArchiveError, SourceError, ZbackupError
 from zbackup.follow import FollowOptions, follow
 from zbackup.outcome import Outcome
+from zbackup.source import Counters
 from zbackup.stop import Stop
 from zbackup.store.local import LocalStore
 
@@ -128,10 +129,30 @@ def test_whatever_changes_is_seen_at_the_next_look(archive: Archive, source: str
         audit_budget=timedelta(seconds=5),
     )
 
-    # The old-dated row is none that the newest ranges show: the counters keep it in mind until all are counted.
-    execute(source, "SELECT 1")
-    followed(archive, source, steps(), audit_budget=timedelta(seconds=5))
     assert archived_rows(archive) == source_rows(source)
+
+
+def test_rows_that_nobody_has_looked_for_are_missed_until_somebody_has(archive: Archive, source: str) -> None:
+    """
+    A light increment has no time to look for an old-dated row; its counters keep it in mind.
+    """
+    old = datetime.now(UTC) - timedelta(days=25)
+    made: list[Counters | None] = []
+
+    def push_old() -> None:
+        made.append(newest(archive).counters)
+        write(source, "old", old)
+
+    followed(archive, source, steps(push_old), chunk_bytes=16 << 10)
+    light = newest(archive)
+    thorough = backup(archive, source, options(audit_budget=timedelta(seconds=5)))
+
+    assert made == [light.counters]
+    assert light.counters is not None
+    assert thorough.amended == 1
+    after = newest(archive).counters
+    assert after is not None
+    assert after.inserted == light.counters.inserted + 1
 
 
 def test_a_server_that_cannot_be_found_is_not_seen_as_idle(archive: Archive, source: str) -> None:
@@ -315,7 +336,3 @@ def test_sessions_are_used_again_while_they_are_sound(database: str) -> None:
         session = sessions.take()
         sessions.give(session)
         assert session.closed
-
-
-def test_default_options_are_those_of_backup() -> None:
-    assert BackupOptions().audit_recent == timedelta(days=1)

@@ -151,7 +151,7 @@ class Telling:
         elif last is not None and last.error is not None and self._trouble_told:
             self._trouble_told = False
             lasted = (outcome.time - last.failing_since).total_seconds() if last.failing_since else 0
-            self._output.tell(f"back to normal after {duration(lasted)} and {many(last.failures, 'failed try')}")
+            self._output.tell(f"back to normal after {duration(lasted)} and {_tries(last.failures)}")
 
     def _tell_interval(self, outcome: Outcome) -> None:
         rarer = outcome.interval > self._following.every.total_seconds()
@@ -174,7 +174,7 @@ class Telling:
             parts.append(_holding(outcome))
         if outcome.error is not None:
             parts.append(
-                f"failing since {when(outcome.failing_since)}, {many(outcome.failures, 'try')}: {outcome.error.message}"
+                f"failing since {when(outcome.failing_since)}, {_tries(outcome.failures)}: {outcome.error.message}"
             )
         return "; ".join(parts)
 
@@ -198,6 +198,10 @@ def increment_record(outcome: Outcome) -> Record:
 
 def _failure(record: Record) -> Record:
     return {name: value for name, value in record.items() if name != "type"}
+
+
+def _tries(number: int) -> str:
+    return f"{count(number)} failed {'try' if number == 1 else 'tries'}"
 
 
 def _kinds(counts: dict[str, int]) -> str:
