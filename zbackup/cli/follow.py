@@ -9,8 +9,8 @@ import typer
 from zbackup.cli import options
 from zbackup.cli.job import Job
 from zbackup.errors import Findings, UsageError
-from zbackup.settings import Known, of_flag, way_out
 from zbackup.stop import Stop
+from zbackup.values import Known, of_flag, way_out
 
 LEAST = timedelta(milliseconds=100)
 
@@ -47,6 +47,7 @@ def follow(
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
     config: options.Config = None,
+    profile: options.Profile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -59,7 +60,7 @@ def follow(
     stop = context.obj.stop = Stop()
     with Job(locals()) as job:
         from zbackup import follow as use_case
-        from zbackup.cli.backup import backup_options
+        from zbackup.cli import steps
         from zbackup.cli.followed import Telling
 
         following = use_case.FollowOptions(
@@ -72,8 +73,7 @@ def follow(
             raise UsageError(
                 f"every is {following.every.total_seconds():g} s, {LEAST.total_seconds():g} s is the least"
             )
-        job.refuse_idle_options()
-        chosen = replace(backup_options(job), audit=False)
+        chosen = replace(steps.backup_options(job), audit=False)
         found = job.source()
         telling = Telling(job.output, following)
         store = job.store(report=telling.heard)
