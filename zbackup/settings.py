@@ -110,6 +110,7 @@ _TABLE = (
         "sample",
         choices=("sample", "full"),
     ),
+    Known("listen", "text", "HOST:PORT at which `follow` shows metrics over HTTP, under /metrics."),
     Known("metrics_file", "text", "File for Prometheus, to which each run writes how it went (textfile collector)."),
     Known(
         "tracing",
