@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zbackup import __version__, config, dsn, errors
-from zbackup.cli import backup, diff, doctor, export, init, log, plan, prune, restore, show, verify
+from zbackup.cli import backup, diff, doctor, drill, export, init, log, plan, prune, restore, show, verify
 from zbackup.cli import config as config_command
 from zbackup.cli import list as list_command
 from zbackup.cli.options import Context
@@ -92,6 +92,7 @@ for name, command in {
     "export": export.export,
     "restore": restore.restore,
     "verify": verify.verify,
+    "drill": drill.drill,
     "prune": prune.prune,
     "config": config_command.config,
 }.items():
