@@ -38,9 +38,8 @@ HOLDS = """
 import subprocess, sys
 from zbackup.namespace import Namespace
 with Namespace() as namespace:
-    child = subprocess.Popen([*namespace.enter, "-", "sleep", "600"])
-    print(namespace._holder.pid, child.pid, flush=True)
-    child.wait()
+    print(namespace._holder.pid, flush=True)
+    subprocess.run([*namespace.enter, "-", "/bin/sh", "-c", "echo $$; exec sleep 600"])
 """
 
 
@@ -98,11 +97,11 @@ def test_nothing_outlives_a_killed_parent() -> None:
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     ) as parent:
         assert parent.stdout is not None
-        pids = parent.stdout.readline().split()
-        assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+        pids = [int(parent.stdout.readline()) for _ in ("holder", "inside")]
+        assert all(map(lives, pids))
         parent.send_signal(signal.SIGKILL)
 
-    assert eventually(lambda: [pid for pid in pids if lives(int(pid))], lambda left: not left, 20) == []
+    assert eventually(lambda: [pid for pid in pids if lives(pid)], lambda left: not left, 20) == []
 
 
 def test_where_none_may_be_made_it_says_why(denied: list[str]) -> None:
