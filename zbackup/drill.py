@@ -26,7 +26,7 @@ from zbackup.database.pace import Pace
 from zbackup.database.scratch import create, expect_version, major, make_role, scratch, scratch_name, version_of
 from zbackup.database.shape import find_events_table
 from zbackup.database.throwaway import PORT as SERVER_PORT
-from zbackup.database.throwaway import Throwaway, fitting_version, sweep, throwaway
+from zbackup.database.throwaway import Throwaway, fitting_version, sweep, throwaway, warn_of_room
 from zbackup.errors import (
     Different,
     DrillFailed,
@@ -212,6 +212,7 @@ class _Drill:
         with ExitStack() as stack:
             place, server = None, self.options.target
             if server is None:
+                warn_of_room(plan.totals.raw_bytes, self.report)
                 enter = namespace.enter if namespace else None
                 place = stack.enter_context(throwaway(fitting_version(needed), enter, self.report))
                 server = place.server.dsn()

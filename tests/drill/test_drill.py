@@ -27,10 +27,10 @@ from tests.zitadel.api import eventually
 from zbackup.archive.archive import Archive
 from zbackup.archive.names import RECORDS
 from zbackup.database.embedded import EmbeddedPostgres
-from zbackup.database.scratch import PREFIX, expect_version, scratch_name
-from zbackup.database.throwaway import fitting_version, sweep
+from zbackup.database.scratch import scratch_name
+from zbackup.database.throwaway import sweep
 from zbackup.drill import DrillOptions, drill
-from zbackup.errors import AccessDenied, NotSupported, TargetRefused
+from zbackup.errors import AccessDenied
 from zbackup.event import instant_text
 from zbackup.moment import Latest
 from zbackup.progress import Progress, Warned, silent
@@ -38,8 +38,6 @@ from zbackup.restore import RestoreOptions
 from zbackup.store.local import LocalStore
 
 DATABASES = "SELECT array_agg(datname::text ORDER BY 1) FROM pg_database"
-
-SCRATCH = f"SELECT count(*) FROM pg_database WHERE starts_with(datname, '{PREFIX}')"
 
 
 class ReadOnly(StoreWrapper):
@@ -317,18 +315,6 @@ def test_a_role_that_may_not_make_databases_is_told(made: Made, postgres: Embedd
     execute(postgres.dsn(), "DROP ROLE no_maker")
     assert (ran.code, made.records()) == (13, [])
     assert 'ALTER ROLE "no_maker" CREATEDB' in ran.err
-
-
-def test_a_server_must_take_the_schema() -> None:
-    """
-    One of an older major version is refused by both numbers; a newer one will do.
-    """
-    with pytest.raises(NotSupported, match=r"schema is of PostgreSQL 99; on this machine there is "):
-        fitting_version(99)
-    with pytest.raises(TargetRefused, match=r"server is PostgreSQL 13\.4; the archive's schema is of PostgreSQL 15"):
-        expect_version("13.4", 15)
-    assert fitting_version(1) > 1
-    expect_version("18beta1", 15)
 
 
 def drill_command(made: Made, binary: StandIn, masterkey: str) -> list[str]:

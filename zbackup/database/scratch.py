@@ -89,6 +89,8 @@ def create(connection: Connection, server: str, name: str, source: Source, owner
     except (psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError):
         # The server does not know that locale; the restore says what it got instead.
         connection.execute(_creation(name, source, {}, owner))
+    # What is restored is as secret as the original.
+    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
     return conninfo({**parse(server), "dbname": name, **({"user": owner} if owner else {})})
 
 
