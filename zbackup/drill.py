@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -65,7 +65,7 @@ _STEPS = {
 }  # fmt: skip
 """Steps of a restore that are counted under another name."""
 
-_RECOVERY = ("plan", "load", "index", "proof", "tables", "publish", "setup", "start")
+_RECOVERY = ("plan", "load", "index", "proof", "tables", "publish", "setup", "start", "resolve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class DrillOptions:
     restore: RestoreOptions
     target: str | None = None
     """a server for the database; None: one is started"""
-    masterkey: bytes | None = None
+    masterkey: bytes | None = field(default=None, repr=False)
     zitadel: Path | None = None
     """the binary; with it a masterkey is needed, and no target"""
     source: str | None = None
@@ -108,12 +108,12 @@ class DrillResult:
     compared: int | None
     """events that are the same in the source; None: not compared"""
     zitadel: str | None
-    """version of the binary that was started; None: none was"""
+    """version of the binary that was started, or unknown; None: none was"""
     instances: int
     """that it finds by their domains"""
     steps: tuple[StepTime, ...]
     recovery_seconds: float
-    """of what a recovery takes: from the plan to the publication, or until ZITADEL is ready"""
+    """of what a recovery takes: from the plan to the publication, or until ZITADEL finds its instances"""
     seconds: float
     """of all, with what a drill does besides"""
     recorded: bool
@@ -279,8 +279,9 @@ class _Drill:
             self.options.zitadel, namespace, folder, configuration(external, access), self.options.masterkey
         )
         self.report(Step("setup"))
-        self.zitadel = zitadel.version()
-        expect_fitting(self.zitadel, recovered.zitadel_needed)
+        version = zitadel.version()
+        self.zitadel = version or "unknown"
+        expect_fitting(version, recovered.zitadel_needed)
         zitadel.setup()
         self.report(Step("start"))
         with zitadel.running():

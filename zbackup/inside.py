@@ -4,7 +4,8 @@ The part of a network namespace that runs in processes of its own: a script that
     hold FD                           make the namespace, send its file descriptors over the socket FD, connect for
                                       whoever sends a port, end with the socket
     enter PID FD,FD USER COMMAND …    join what process PID has open under these descriptors, become USER (`-`: stay
-                                      who one is), run the command in this process's place; it dies with PID
+                                      who one is), run the command in this process's place; it dies with the thread
+                                      of PID that started it
 
 A namespace of users can be made and joined only by a process with a single thread, so none of this happens in zbackup
 itself. Root needs no namespace of users.

@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ LOOK_SECONDS = 0.2
 
 REQUEST_SECONDS = 30
 
-LOG_LINES = 10
+LOG_LINES, LOG_BYTES = 10, 16 << 10
 """of the end of ZITADEL's log, in a hint"""
 
 READY = "/debug/ready"
@@ -62,8 +62,8 @@ class Zitadel:
     namespace: Namespace
     folder: Path
     """of its own; for its configuration and its log"""
-    configuration: str
-    masterkey: bytes
+    configuration: str = field(repr=False)
+    masterkey: bytes = field(repr=False)
 
     def version(self) -> str | None:
         """Ask the binary for its version, such as v4.13.1; None where it does not say."""
@@ -101,10 +101,10 @@ class Zitadel:
             time.sleep(LOOK_SECONDS)
 
     def _resolves(self, external: External, domain: str) -> bool:
-        with suppress(OSError, HTTPException, ValueError):
+        with suppress(OSError, HTTPException, ValueError, KeyError, TypeError):
             status, body = self._get(DISCOVERY, external.host(domain))
             said: Any = json.loads(body) if status == 200 else {}
-            return urlsplit(str(said.get("issuer"))).hostname == domain.lower()
+            return urlsplit(str(said["issuer"])).hostname == domain.lower()
         return False
 
     def _status(self, path: str) -> int:
@@ -167,6 +167,8 @@ class Zitadel:
         return self.folder / "zitadel.log"
 
     def _failed(self, what: str) -> ZitadelFailed:
-        lines = self._log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        with self._log.open("rb") as log:
+            log.seek(max(0, self._log.stat().st_size - LOG_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()[-LOG_LINES:]
         said = "\n  ".join(lines) if lines else "nothing"
         return ZitadelFailed(what, hint=f"The end of what it said:\n  {said}")

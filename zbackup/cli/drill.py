@@ -83,12 +83,13 @@ def drill(
         if against is None:
             job.no_effect("rate_limit", "no source is read")
             job.no_effect("low_impact", "no source is read")
+        server = job.target() if target is not None else None
         masterkey = job.masterkey()
         chosen = use_case.DrillOptions(
             restore=chosen_options(job, generation, without or (), cold=cold, events_only=False),
-            target=target,
+            target=server,
             masterkey=masterkey,
-            zitadel=_binary(job, target, masterkey),
+            zitadel=_binary(job, server, masterkey),
             source=against.dsn if against else None,
             pace=Pace(job.settings.size("rate_limit"), low_impact=job.settings.switch("low_impact")),
         )

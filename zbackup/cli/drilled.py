@@ -25,7 +25,7 @@ _STEPS = {
     "compare": "compare with the source (no part of the recovery)",
     "setup": "zitadel setup",
     "start": "zitadel start, until it is ready",
-    "resolve": "ask for the instances (no part of the recovery)",
+    "resolve": "until it finds its instances",
     "remove": "remove all of it (no part of the recovery)",
 }
 
@@ -41,7 +41,7 @@ def drill_lines(result: DrillResult) -> Iterator[str]:
         "proof": result.proof,
         "masterkey": result.masterkey,
         "source": f"{count(result.compared)} events are the same" if result.compared is not None else "not compared",
-        "ZITADEL": f"{result.zitadel} started, {many(result.instances, 'instance')} found by domain"
+        "ZITADEL": f"{result.zitadel} started, finds {many(result.instances, 'instance')} by domain"
         if result.zitadel
         else "not started",
         "recovery": duration(result.recovery_seconds),

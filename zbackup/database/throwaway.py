@@ -143,9 +143,10 @@ def _admit(folder: Path) -> None:
 
 def _remove(folder: Path, report: Report) -> bool:
     # The owner goes last: should this be cut short, the next drill knows whose the rest is.
-    for part in folder.iterdir():
-        if part.name != OWNER:
-            shutil.rmtree(part, ignore_errors=True)
+    with suppress(OSError):
+        for part in folder.iterdir():
+            if part.name != OWNER:
+                shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         report(Warned(f"{folder} could not be removed", "The next drill tries again."))
