@@ -20,18 +20,20 @@ from tests import fixture_data
 from tests.cli.conftest import Ran, Zbackup
 from tests.drill.conftest import ROOT, VERSION, Made, StandIn, lives
 from tests.encrypted import OTHER
-from tests.fix_archive import execute
+from tests.fix_archive import execute, source_rows
 from tests.fix_vices import StoreWrapper
 from tests.fix_whole import one
 from tests.zitadel.api import eventually
 from zbackup.archive.archive import Archive
 from zbackup.archive.names import RECORDS
+from zbackup.compare import Compared, compare_restored
 from zbackup.database.embedded import EmbeddedPostgres
+from zbackup.database.pace import Pace
 from zbackup.database.scratch import scratch_name
 from zbackup.database.throwaway import sweep
 from zbackup.drill import DrillOptions, drill
 from zbackup.errors import AccessDenied
-from zbackup.event import instant_text
+from zbackup.event import END, cursor_of, instant_text
 from zbackup.moment import Latest
 from zbackup.progress import Progress, Warned, silent
 from zbackup.restore import RestoreOptions
@@ -110,7 +112,7 @@ def test_a_drill_on_a_given_server(
 
     ran = zbackup(
         "drill", "--archive", str(made.path), "--target", postgres.dsn(), "--at", at, "--source", made.source,
-        "--masterkey-file", masterkey, "--json",
+        "--masterkey-file", masterkey, "--metrics-file", "drill.prom", "--json",
     )  # fmt: skip
 
     assert ran.code == 0, ran.out
@@ -119,6 +121,10 @@ def test_a_drill_on_a_given_server(
     assert (result["place"], result["at"], result["final"], result["recorded"]) == ("target", at, True, True)
     assert result["compared"] == result["events"] > 600
     assert made.records()[0].figures["compared"] == result["compared"]
+    told = Path("drill.prom").read_text()
+    seconds = {step["step"]: step["seconds"] for step in result["steps"]}
+    assert f'zbackup_drill_step_seconds{{archive="{made.path}",step="load"}} {seconds["load"]}\n' in told
+    assert f'zbackup_last_exit_code{{archive="{made.path}",command="drill"}} 0' in told
 
 
 def test_a_source_that_was_changed_fails_a_drill(
@@ -136,6 +142,27 @@ def test_a_source_that_was_changed_fails_a_drill(
     failed(ran, made, "compare", "Different")
     assert "events differ from the source: differs: " in ran.result["message"]
     assert "org.added" in ran.result["message"]
+
+
+def test_withheld_events_are_no_difference(whole: Made, database: str) -> None:
+    """
+    Of what the source has more only those count that were not left out on purpose; nor does what setup wrote.
+    """
+    events = fixture_data.truths(VERSION)[0].events
+    with psycopg.connect(database) as connection:
+        fixture_data.load(connection, VERSION, slice(events))
+        gone = connection.execute("SELECT max(created_at) FROM eventstore.events2 WHERE instance_id <> ''").fetchone()
+        connection.execute("DELETE FROM eventstore.events2 WHERE created_at >= %s", gone)
+    assert gone is not None
+    there = source_rows(whole.source)
+    withheld = {cursor_of(row).texts() for row in there if cursor_of(row).created_at == gone[0]}
+
+    def compared(known: set[tuple[str, ...]]) -> Compared:
+        return compare_restored(database, whole.source, END, known, Pace(), silent)
+
+    assert compared(set()).differences == len(withheld)
+    assert compared(set()).named[0].startswith("not restored: ")
+    assert (compared(withheld).differences, compared(withheld).named) == (0, ())
 
 
 def test_a_damaged_archive_fails_a_drill(

@@ -60,6 +60,7 @@ def drill(
     low_impact: options.LowImpact = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
+    metrics_file: options.MetricsFile = None,
     config: options.Config = None,
     profile: options.Profile = None,
     json: options.Json = False,
@@ -78,6 +79,7 @@ def drill(
         from zbackup.cli.records import plain
         from zbackup.cli.restore import chosen_options
         from zbackup.database.pace import Pace
+        from zbackup.measure import of_drill
 
         against = job.source() if compare or job.flag("source") or job.flag("zitadel_config") else None
         if against is None:
@@ -93,13 +95,16 @@ def drill(
             source=against.dsn if against else None,
             pace=Pace(job.settings.size("rate_limit"), low_impact=job.settings.switch("low_impact")),
         )
-        result = use_case.drill(
-            job.archive(),
-            _point(job, at),
-            chosen,
-            announce=lambda asked, plan: tell_resolved(job, asked, plan),
-            report=job.report,
-        )
+        with job.observed("drill") as run:
+            result = use_case.drill(
+                job.archive(),
+                _point(job, at),
+                chosen,
+                announce=lambda asked, plan: tell_resolved(job, asked, plan),
+                report=job.report,
+            )
+            run.add(of_drill({one.step: one.seconds for one in result.steps}))
+            run.done(None, job.archive())
         job.output.result("drill", plain(result), drill_lines(result))
 
 
