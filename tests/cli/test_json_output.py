@@ -200,6 +200,7 @@ def test_everything_said_is_documented_and_the_other_way_round(
     run(0, "backup", *there, "--source", real)
     run(0, "show", *there, "--constraints")
     assert run(0, "restore", *there, "--target", new_database())["recovered"]["rerun"]
+    assert run(0, "drill", *there, "--target", real)["steps"]
 
     never = {"retrying", "warning", "Cover", "Explained", "Problem", "Missing", "MissingRows", "MissingSpan", "Skipped"}
     assert PAGE.keys() - seen <= never, PAGE.keys() - seen - never
