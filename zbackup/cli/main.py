@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zbackup import __version__, config, dsn, errors
-from zbackup.cli import backup, diff, doctor, export, init, log, plan, prune, restore, show, verify
+from zbackup.cli import backup, diff, doctor, export, init, log, plan, prune, report, restore, show, verify
 from zbackup.cli import config as config_command
 from zbackup.cli import list as list_command
 from zbackup.cli.options import Context
@@ -93,6 +93,7 @@ for name, command in {
     "restore": restore.restore,
     "verify": verify.verify,
     "prune": prune.prune,
+    "report": report.report,
     "config": config_command.config,
 }.items():
     app.command(name)(command)
