@@ -37,7 +37,7 @@ def _types(found: Growth, now: datetime) -> list[Html]:
         caption = f"Events up to the end of each {found.unit}, by aggregate type. " + _read(found)
         legend = [(class_, label) for class_, label, _ in layers]
         parts.append(figure(_picture(found, layers, now), caption, legend=legend))
-    *_, before = found.starts
+    before = max(found.starts)
     rows = [
         (
             _name(one.aggregate_type, number),
@@ -115,7 +115,7 @@ def _share(events: int, whole: int) -> Content:
     """Write a share, and draw it."""
     share = 100 * events / max(1, whole)
     bar = tag("svg", chart.box(0, share, 0, 8, "live"), width="64", height="8", class_="share", aria_hidden="true")
-    return bar, f"{share:.1f} %"
+    return f"{share:.1f} %", bar
 
 
 def _name(kind: str, number: int) -> Content:

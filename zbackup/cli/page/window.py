@@ -120,7 +120,7 @@ def _generations(facts: Facts) -> Html:
     return table(
         "generations",
         "Generations, newest first (UTC)",
-        ("Generation", "From", "Final up to", "Newest recovery point", "#Backups", "Source"),
+        ("Generation", "From", "Final up to", "Newest recovery point", "#Backups", "~Source"),
         [
             (
                 (tag("code", one.generation), " newest" if one.newest else " dead"),
