@@ -1,7 +1,9 @@
 pytest_plugins = [
     "tests.fix_archive",
+    "tests.fix_browser",
     "tests.fix_clock",
     "tests.fix_disk",
+    "tests.fix_lived",
     "tests.fix_postgres",
     "tests.fix_s3_proxy",
     "tests.fix_store",

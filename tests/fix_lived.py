@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from tests.archived import SOURCE, Maker, manifest_of
 from tests.unit.rows import row
 from zbackup.archive import names, records
@@ -173,3 +175,11 @@ class Lived:
         digest = hashlib.sha256(f"{kind} {at}".encode()).hexdigest()[:8]
         ended = at + timedelta(seconds=seconds)
         records.write(self.archive, records.Record(kind, at, ended, ok, backup, figures, backup_id(at, digest)))
+
+
+@pytest.fixture(scope="session")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of a month; not to be changed."""
+    folder = tmp_path_factory.mktemp("lived") / "archive"
+    Lived.made(folder, 32, per_night=40)
+    return folder
