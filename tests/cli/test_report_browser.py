@@ -40,7 +40,7 @@ OVERLAPPING = """
 
 # Each text with the colour that it has, and that of what it stands on.
 COLOURS = """
-() => [...document.querySelectorAll("h1, h1 time, h2, p, dt, dd span, li b, figcaption, caption, th, td, summary, footer")]
+() => [...document.querySelectorAll("h1, h1 time, h2, p, dt, dd span, b, figcaption, caption, th, td, summary")]
     .map(one => [one.tagName, getComputedStyle(one).color, getComputedStyle(document.body).backgroundColor])
 """
 
@@ -107,7 +107,7 @@ def hexed(colour: str) -> str:
 
 def test_it_works_without_scripts_and_by_keyboard(browser: Browser, file: Path) -> None:
     """
-    A folded table opens by the keyboard; a wide one on a phone scrolls by itself, and can have the focus to be scrolled.
+    A folded table opens by the keyboard; a wide one on a phone scrolls by itself, by the keyboard, too.
     """
     with opened(browser, file, PHONE, scripts=False) as seen:
         folded = seen.page.locator("details").first
