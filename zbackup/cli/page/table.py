@@ -43,7 +43,7 @@ def table(name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequen
     return tag("details", tag("summary", f"{caption}: {len(rows)} rows"), made)
 
 
-def figure(picture: Html, caption: Content, *, legend: Sequence[tuple[str, str]] = ()) -> Html:
+def figure(picture: Html, caption: Content, *, legend: Sequence[tuple[str, Content]] = ()) -> Html:
     """Make a figure of a picture; the legend says what its classes mean."""
     said = [tag("li", tag("span", class_=f"swatch {class_}", aria_hidden="true"), label) for class_, label in legend]
     keys = tag("ul", said, class_="legend") if said else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from zbackup.cli.page import chart
-from zbackup.cli.page.markup import Html, tag, time
+from zbackup.cli.page.markup import Content, Html, tag, time
 from zbackup.cli.page.table import figure, section, table
 from zbackup.cli.texts import count, many, short
 from zbackup.periods import end_of, spoken
@@ -104,10 +104,10 @@ def _caption(facts: Facts) -> str:
     return f"{', '.join(said)}. Times are UTC."
 
 
-def _legend(facts: Facts) -> list[tuple[str, str]]:
-    found = [("live", "can be restored, final"), ("open", "can be restored, not final yet")]
+def _legend(facts: Facts) -> list[tuple[str, Content]]:
+    found: list[tuple[str, Content]] = [("live", "can be restored, final"), ("open", "can be restored, not final yet")]
     if len(facts.generations) > 1:
-        found.append(("dead", "dead generation: can be restored with --generation"))
+        found.append(("dead", ("dead generation: can be restored with ", tag("code", "--generation"))))
     if facts.lost:
         found.append(("gone", "rows are gone"))
     found.append(("count", "backups"))
