@@ -19,6 +19,9 @@ RECENT = 100
 
 MOST_PAUSES = 8
 
+# Where backups come every few seconds, one that takes a minute is no pause.
+LEAST_PAUSE = timedelta(minutes=10)
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:
@@ -87,7 +90,7 @@ def cadence(entries: Iterable[BackupName], newest: int) -> Cadence:
     seen.usual = sorted(intervals)[len(intervals) // 2] if len(intervals) >= 2 else None
     seen.unit, seen.periods = tallies.folded()
     if seen.usual is not None:
-        found = [Pause(*pause[3:], *pause[1:3]) for pause in longest if pause[0] > 2 * seen.usual]
+        found = [Pause(*pause[3:], *pause[1:3]) for pause in longest if pause[0] > max(2 * seen.usual, LEAST_PAUSE)]
         seen.pauses = tuple(sorted(found, key=lambda pause: pause.since))
     return seen
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from zbackup.archive.manifest import Counted, Manifest
 from zbackup.archive.records import Record
 from zbackup.check import Check, fail, ok, warn
-from zbackup.inspect import ListedBackup
 from zbackup.periods import spoken
 
 # Where there are too few backups to tell what is usual, one a night is expected.
@@ -27,12 +26,16 @@ def condition(
     *,
     now: datetime,
     usual: timedelta | None,
-    backups: Sequence[ListedBackup],
+    captured: Manifest | None,
     counted: Counted | None,
     records: Sequence[Record],
     unreadable: int,
 ) -> Iterator[Check]:
-    """Say of each thing whether it is as it should be; `head` is the newest backup, None where none can be read."""
+    """
+    Say of each thing whether it is as it should be.
+
+    `head` is the newest backup, None where none can be read; `captured` the newest of its line with a whole capture.
+    """
     if unreadable:
         yield fail("objects", f"{unreadable} objects could not be read", "Run `zbackup verify`.")
     if head is None:
@@ -40,7 +43,7 @@ def condition(
         return
     yield _newest(head, now, usual)
     yield _horizon(head)
-    yield _capture(head, backups)
+    yield _capture(captured)
     if head.warnings:
         yield warn(
             "warnings",
@@ -76,17 +79,14 @@ def _horizon(head: Manifest) -> Check:
     return warn("horizon", message + held, "End the transaction that holds it back, or find out why it takes so long.")
 
 
-def _capture(head: Manifest, backups: Sequence[ListedBackup]) -> Check:
-    """Tell of the newest capture of the newest line, of those backups that were looked at."""
-    of_line = [one for one in backups if one.generation == head.generation and not one.stray]
-    newest = next((one for one in reversed(of_line) if one.capture), None)
-    if newest is None:
+def _capture(newest: Manifest | None) -> Check:
+    if newest is None or newest.capture is None:
         return warn(
             "capture",
-            f"none of the newest {_many(len(of_line), 'backup')} has captured the tables beside the events",
+            "no backup has captured the tables beside the events",
             "Run `zbackup backup` without --no-capture: a restore needs one.",
         )
-    if not newest.schema:
+    if not newest.capture.schema:
         return warn(
             "capture",
             f"the capture of {_instant(newest.snapshot)} is without the text of the schema",

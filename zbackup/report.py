@@ -8,7 +8,7 @@ every list has a limit, so that memory and page stay small whatever the archive 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +31,7 @@ from zbackup.event import parse_instant
 from zbackup.growth import MOST_TRAILERS, Growth, growth
 from zbackup.inspect import ListedBackup, listed
 from zbackup.periods import Unit
+from zbackup.plan import with_capture
 from zbackup.progress import Report, Step, Warned, silent
 from zbackup.source import Source
 
@@ -158,7 +159,7 @@ class _Look:
         seen = cadence(self.catalog.newest(), self.newest)
         heads = self.catalog.heads()
         manifests = {entry: self._manifest(entry) for entry in heads[:GENERATIONS]}
-        head = next((manifest for manifest in manifests.values() if manifest is not None), None)
+        head = self._newest_of(heads)
         self.report(Step("read", "manifests"))
         backups = self._backups(seen.newest, heads)
         periods = self._periods(seen)
@@ -167,8 +168,8 @@ class _Look:
         lost = tuple(filter(None, map(self._lost, filter(is_lossy, amendments[:AMENDMENTS]))))
         records = self._records()
         checks = condition(
-            head, now=self.now, usual=seen.usual, backups=backups, counted=_longest_ago(head), records=records,
-            unreadable=len(self.unreadable),
+            head, now=self.now, usual=seen.usual, captured=self._captured(heads), counted=_longest_ago(head),
+            records=records, unreadable=len(self.unreadable),
         )  # fmt: skip
         return Facts(
             archive=self.archive.record.archive,
@@ -196,6 +197,14 @@ class _Look:
             checks=tuple(checks),
             findings=self._findings(backups, records),
         )
+
+    def _newest_of(self, heads: Sequence[BackupName]) -> Manifest | None:
+        """Return the newest backup of the newest generation that can be read."""
+        line = islice(self.catalog.line(heads[0]), self.newest) if heads else ()
+        return next(filter(None, map(self._manifest, line)), None)
+
+    def _captured(self, heads: Sequence[BackupName]) -> Manifest | None:
+        return self._trying(lambda: next(with_capture(self.archive, self.catalog, heads[0]), None)) if heads else None
 
     def _generation(self, head: BackupName, manifest: Manifest | None, seen: Cadence, *, newest: bool) -> Generation:
         return Generation(

@@ -246,11 +246,11 @@ def test_a_page_is_whole_or_the_one_before(lived: Path, zbackup: Zbackup, tmp_pa
 
 def test_what_cannot_be_read_is_told(lived: Path, zbackup: Zbackup, tmp_path: Path) -> None:
     """
-    A manifest with other bytes and a chunk that is gone cost their part of the page, and are named on it.
+    The newest manifest with other bytes and a chunk that is gone cost their part of the page, and are named on it.
     """
     folder = tmp_path / "damaged"
     shutil.copytree(lived, folder)
-    *_, manifest, _ = sorted((folder / "manifests").rglob("*.json"), key=lambda path: path.name)
+    *_, manifest = sorted((folder / "manifests").rglob("*.json"), key=lambda path: path.name)
     manifest.write_text("{}")
     chunk = sorted((folder / "events").rglob("s*.zst"))[3]
     chunk.unlink()
@@ -263,7 +263,10 @@ def test_what_cannot_be_read_is_told(lived: Path, zbackup: Zbackup, tmp_path: Pa
     named = {one["about"] for one in told["findings"]}
     assert {str(path.relative_to(folder)) for path in (manifest, chunk)} <= named
     assert told["growth"]["unread"] > 0
-    assert manifest.name in Path("report.html").read_text()
+    assert told["growth"]["backup"] == told["backups"][-1]["backup"]
+    body = Path("report.html").read_text()
+    assert manifest.name in body
+    assert "is in the archive, but parts of it cannot be read." in body
     assert len(told["backups"]) == told["total_backups"] - 1
 
 

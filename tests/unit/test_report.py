@@ -24,7 +24,6 @@ from zbackup.cli.page.page import page
 from zbackup.condition import condition
 from zbackup.event import BEGINNING, END
 from zbackup.growth import growth
-from zbackup.inspect import listed
 from zbackup.periods import end_of, spoken, start_of, starts, unit_for
 from zbackup.report import Facts, take_facts
 from zbackup.store.local import LocalStore
@@ -244,7 +243,7 @@ def told(head: Manifest, later: timedelta, records: list[Record]) -> dict[str, s
         head,
         now=head.snapshot + later,
         usual=DAY,
-        backups=[listed(head, head=True, stray=False)],
+        captured=head,
         counted=None,
         records=records,
         unreadable=0,

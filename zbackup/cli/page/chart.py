@@ -115,7 +115,7 @@ def rules(most: float, height: int, top: int, *, of_bytes: bool) -> Iterator[Htm
 
 
 def round_amounts(most: float, *, of_bytes: bool) -> list[float]:
-    """Return two or three round amounts up to the most."""
+    """Return up to four round amounts, of which the greatest is near the most."""
     base = 1.0
     if of_bytes:
         while base * 1024 <= most:
@@ -126,7 +126,7 @@ def round_amounts(most: float, *, of_bytes: bool) -> list[float]:
         while base * factor * power * 2 <= most:
             step = max(step, base * factor * power)
             power *= 10
-    return [step * times for times in (1, 2, 3) if step * times <= most]
+    return [step * times for times in (1, 2, 3, 4) if step * times <= most]
 
 
 def box(x: float, width: float, y: float, height: float, class_: str, title: str = "") -> Html:

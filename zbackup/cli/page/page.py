@@ -77,8 +77,13 @@ def _promise(facts: Facts) -> Iterator[str]:
         yield time(newest.first)
         yield " to "
         yield time(newest.last, zone=True)
-        yield " can be restored"
-        yield f", but for {many(len(facts.lost), 'range')} of time." if facts.lost else "."
+        yield " is in the archive" if _unreadable(facts) else " can be restored"
+        yield f", but for {many(len(facts.lost), 'range')} of time" if facts.lost else ""
+        yield ", but parts of it cannot be read." if _unreadable(facts) else "."
+
+
+def _unreadable(facts: Facts) -> bool:
+    return any((one.name, one.verdict) == ("objects", "fail") for one in facts.checks)
 
 
 def _figures(facts: Facts) -> Iterator[Html]:

@@ -86,7 +86,7 @@ def _rail(facts: Facts, scale: chart.Scale, top: int, height: int) -> Iterator[H
         x = scale.x(period.start)
         width = max(scale.x(end_of(facts.unit, period.start)) - x, 0.2)
         tall = (height - top - 20) * period.backups / most
-        said = f"{short(period.start)[:10]}: {many(period.backups, 'backup')}"
+        said = f"{short(period.start)[: 16 if facts.unit == 'hour' else 10]}: {many(period.backups, 'backup')}"
         yield chart.box(x, width, height - tall, tall, "count", said)
     for pause in facts.pauses:
         x = scale.x(pause.since)
