@@ -59,7 +59,7 @@ class Generation:
     """the newest snapshot"""
     backups: int
     source: Source | None
-    """None: its newest manifest cannot be read"""
+    """None: no manifest that tells it can be read"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +158,9 @@ class _Look:
         self.report(Step("read", "names of backups"))
         seen = cadence(self.catalog.newest(), self.newest)
         heads = self.catalog.heads()
-        manifests = {entry: self._manifest(entry) for entry in heads[:GENERATIONS]}
         head = self._newest_of(heads)
+        dead = heads[1:GENERATIONS]
+        manifests = dict(zip(heads, (head, *map(self._manifest, dead)), strict=False))
         self.report(Step("read", "manifests"))
         backups = self._backups(seen.newest, heads)
         periods = self._periods(seen)
