@@ -1,9 +1,20 @@
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from zbackup.__main__ import COLLECT_AFTER
+
 pytest_plugins = [
     "tests.fix_archive",
     "tests.fix_browser",
     "tests.fix_clock",
     "tests.fix_disk",
     "tests.fix_lived",
+    "tests.fix_pings",
     "tests.fix_postgres",
     "tests.fix_s3_proxy",
     "tests.fix_store",
@@ -14,3 +25,22 @@ pytest_plugins = [
     "tests.fix_zitadel",
     "tests.fix_damage",
 ]
+
+gc.set_threshold(COLLECT_AFTER)  # as the program does
+
+
+def _look(descriptor: int) -> None:
+    os.fstat(descriptor)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """
+    Let fsync(2) in this process only look whether there is such a file.
+
+    No test cuts the power, and a suite of backups waits for the disk thousands of times. Tests of how syncing fails,
+    and in which order it is done, put their own in its place.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", _look)
+        yield

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from tests.chromium import NotThere, find
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ARTEFACTS = Path(os.environ.get("ZBACKUP_ARTEFACTS") or Path(__file__).parents[1] / "build/artefacts")
 
@@ -20,6 +23,8 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Start a headless Chromium. Of a module: while it runs, nobody else can have a loop of events."""
+    from playwright.sync_api import sync_playwright
+
     try:
         found = find()
     except NotThere as why:

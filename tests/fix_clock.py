@@ -57,8 +57,9 @@ class SteppingClock:
                     os.environ[name] = value
 
 
-@pytest.fixture
-def stepping_clock() -> Generator[SteppingClock]:
+@contextmanager
+def a_clock() -> Generator[SteppingClock]:
+    """Make a clock of its own, or skip the test where there is none."""
     found = importlib.util.find_spec("libfaketime")
     if found is None or found.origin is None:
         pytest.skip("libfaketime is not installed (pip install zbackup[test])")
@@ -72,4 +73,10 @@ def stepping_clock() -> Generator[SteppingClock]:
         library.chmod(0o644)
         clock = SteppingClock(library, Path(place) / "offset")
         clock.step(timedelta(0))
+        yield clock
+
+
+@pytest.fixture
+def stepping_clock() -> Generator[SteppingClock]:
+    with a_clock() as clock:
         yield clock

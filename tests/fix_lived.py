@@ -142,6 +142,8 @@ class Lived:
             at = first + timedelta(days=night, minutes=20)
             figures: dict[str, records.Figure] = {
                 "level": "full",
+                "seconds": 339.5,
+                "raw_bytes": 90_000 * night,
                 "objects": 40 + 3 * night,
                 "findings": 0,
                 "chunks": night,

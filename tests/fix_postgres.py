@@ -37,6 +37,10 @@ every_version = pytest.mark.parametrize("pg_version", VERSIONS, indirect=True)
 """Run the test on each version that this machine has."""
 
 
+class NewDatabase(Protocol):
+    def __call__(self, options: str, template: str = ...) -> str: ...
+
+
 class StartPostgres(Protocol):
     def __call__(self, **settings: Setting) -> EmbeddedPostgres: ...
 
@@ -70,14 +74,18 @@ def postgres(servers: Callable[[int], EmbeddedPostgres], pg_version: int) -> Emb
 
 
 @contextmanager
-def databases(postgres: EmbeddedPostgres) -> Generator[Callable[[str], str]]:
-    """Make empty databases with options of CREATE DATABASE, return the DSN of each; they are dropped at the end."""
+def databases(postgres: EmbeddedPostgres) -> Generator[NewDatabase]:
+    """
+    Make databases with options of CREATE DATABASE, return the DSN of each; they are dropped at the end.
+
+    They are empty, or what a template is to which nobody is connected.
+    """
     made: list[str] = []
 
-    def new(options: str) -> str:
+    def new(options: str, template: str = "template0") -> str:
         name = f"zb{next(_numbers)}"
         with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 {options}".encode())
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} {options}".encode())
         made.append(name)
         return postgres.dsn(name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -39,8 +40,20 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(scope="session")
+def described_once() -> Iterator[None]:
+    """Let botocore parse its description of S3 once; for each client anew it is most of what that takes."""
+    from botocore.loaders import JSONFileLoader
+
+    loader: Any = JSONFileLoader()
+    parsed = functools.cache(loader.load_file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: parsed(path))  # pyright: ignore[reportUnknownLambdaType, reportUnknownArgumentType]
+        yield
+
+
 @pytest.fixture
-def aws_env(monkeypatch: pytest.MonkeyPatch) -> None:
+def aws_env(monkeypatch: pytest.MonkeyPatch, described_once: None) -> None:
     """Give the SDK the test's keys, and nothing of this machine's settings."""
     for name in FOREIGN:
         monkeypatch.delenv(name, raising=False)

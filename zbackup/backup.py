@@ -24,7 +24,7 @@ from zbackup.archive.manifest import (
 from zbackup.attempt import Attempt, BackupOptions, Rewritten
 from zbackup.database.connection import connect, source_errors
 from zbackup.database.sessions import naming_lockers
-from zbackup.errors import UsageError
+from zbackup.errors import Findings, UsageError, ZbackupError
 from zbackup.progress import Report, Warned, silent
 from zbackup.source import Blocker
 from zbackup.zitadel import events
@@ -58,6 +58,16 @@ class BackupResult:
     warnings: tuple[str, ...]
     not_captured: tuple[str, ...]
     """tables that should be, and that nothing else brings back"""
+
+    @property
+    def fault(self) -> ZbackupError | None:
+        """Why the backup is not whole, None when it is."""
+        if not self.not_captured:
+            return None
+        return Findings(
+            f"backup {self.backup} is made, without {', '.join(self.not_captured)}",
+            hint="`zbackup doctor` says what the role may not read.",
+        )
 
 
 def backup(

@@ -90,7 +90,8 @@ def cadence(entries: Iterable[BackupName], newest: int) -> Cadence:
     seen.usual = sorted(intervals)[len(intervals) // 2] if len(intervals) >= 2 else None
     seen.unit, seen.periods = tallies.folded()
     if seen.usual is not None:
-        found = [Pause(*pause[3:], *pause[1:3]) for pause in longest if pause[0] > max(2 * seen.usual, LEAST_PAUSE)]
+        least = max(2 * seen.usual, LEAST_PAUSE)
+        found = [Pause(generation, since, until) for length, since, until, generation in longest if length > least]
         seen.pauses = tuple(sorted(found, key=lambda pause: pause.since))
     return seen
 

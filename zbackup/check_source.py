@@ -94,6 +94,19 @@ class SourceChecks:
         with source_errors(self.dsn):
             return look.table_bytes(self.connection, self.found.oid)
 
+    def room(self) -> look.Room | None:
+        if self.connection is None:
+            return None
+        with source_errors(self.dsn):
+            return look.read_room(self.connection)
+
+    def version(self) -> str | None:
+        """Return ZITADEL's version, as far as the source tells."""
+        if self.connection is None or self.found is None:
+            return None
+        with source_errors(self.dsn):
+            return zitadel_version(self.connection)
+
     def masterkey(self, masterkey: bytes, report: Report) -> Check:
         if self.connection is None:
             return skipped("masterkey", "the source cannot be reached")

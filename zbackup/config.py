@@ -1,9 +1,9 @@
 """
 Where the value of each setting comes from.
 
-The first of: the flag, the variable ZBACKUP_…, the TOML file, the default. The TOML file is the one named by
---config or ZBACKUP_CONFIG, else the first that exists of ./zbackup.toml, ~/.config/zbackup/zbackup.toml and
-/etc/zbackup.toml. Unknown keys are errors. An empty variable counts as not set.
+The first of: the flag, the variable ZBACKUP_…, the job, the profile and the top level of the TOML file, the default.
+The TOML file is the one named by --config or ZBACKUP_CONFIG, else the first that exists of ./zbackup.toml,
+~/.config/zbackup/zbackup.toml and /etc/zbackup.toml. An empty variable counts as not set.
 
 This is the only module that looks at the environment.
 """
@@ -12,20 +12,23 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from zbackup import dsn
+from zbackup import dsn, toml_file
 from zbackup.errors import UsageError
-from zbackup.settings import KNOWN, OTHER_VARIABLES, Origin, Setting, of_flag, of_toml, way_out
+from zbackup.settings import KNOWN, OTHER_VARIABLES, Origin, Setting
+from zbackup.values import http_secrets, of_flag, way_out
 from zbackup.zitadel.masterkey import MASTERKEY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
+
+    from zbackup.toml_file import Table
+    from zbackup.values import Known, Value
 
 # No more is read of a file that should hold 32 bytes.
 _MASTERKEY_FILE_BYTES = 4096
@@ -59,6 +62,9 @@ class Settings:
     def duration(self, name: str) -> timedelta:
         return cast("timedelta", self.all[name].value)
 
+    def command(self, name: str) -> tuple[str, ...]:
+        return cast("tuple[str, ...]", self.all[name].value or ())
+
     def files(self, name: str) -> tuple[str, ...]:
         return cast("tuple[str, ...]", self.all[name].value or ())
 
@@ -68,34 +74,67 @@ def environment() -> dict[str, str]:
     return dict(os.environ)
 
 
-def resolve(flags: Mapping[str, object], environ: Mapping[str, str], file: str | None = None) -> Settings:
+def resolve(
+    flags: Mapping[str, object], environ: Mapping[str, str], file: str | None = None, job: str | None = None
+) -> Settings:
     """
     Find the value of every setting.
 
     `flags` holds what was given on the command line, None or an empty list for what was not; `file` is
-    --config. Raises UsageError, which says where a bad value came from and repeats none that is secret.
+    --config, `job` the name of a job. Raises UsageError, which says where a bad value came from and repeats none
+    that is secret.
     """
     path = _find_file(file, environ)
-    table = _read(path) if path else {}
     found: dict[str, Setting] = {}
     for known in KNOWN.values():
-        flag = flags.get(known.name)
-        if flag is not None and flag != []:
-            name = f"--no-{known.name.replace('_', '-')}" if flag is False else known.flag
-            origin, value = Origin("flag", name), flag
-        elif environ.get(known.variable):
-            origin, value = Origin("environment", known.variable), environ[known.variable]
-        elif known.name in table:
-            origin, value = Origin("file", str(path)), table[known.name]
-        else:
-            found[known.name] = Setting(known.name, known.default, Origin("default"), known.secret)
-            continue
-        try:
-            read = of_toml(known, value) if origin.kind == "file" else of_flag(known, value)
-        except (ValueError, OverflowError) as error:
-            raise UsageError(f"{known.name} from {origin}: {error}", hint=way_out(known)) from None
-        found[known.name] = Setting(known.name, read, origin, known.secret)
-    return Settings(found, str(path) if path else None, _strays(environ))
+        if given := _given(known, flags, environ):
+            found[known.name] = given
+    tables = _tables(path, job, found.get("profile"))
+    for known in KNOWN.values():
+        if known.name not in found:
+            table = next((table for table in tables if known.name in table.values), None)
+            origin, value = (table.origin, table.values[known.name]) if table else (Origin("default"), known.default)
+            found[known.name] = Setting(known.name, value, origin, known.secret)
+    ordered = {name: found[name] for name in KNOWN}
+    return Settings(ordered, str(path) if path else None, _strays(environ))
+
+
+def _given(known: Known, flags: Mapping[str, object], environ: Mapping[str, str]) -> Setting | None:
+    """Read what a flag or a variable says, None where neither is given."""
+    flag = flags.get(known.name)
+    if flag is not None and flag != []:
+        name = f"--no-{known.name.replace('_', '-')}" if flag is False else known.flag
+        origin, text = Origin("flag", name), flag
+    elif environ.get(known.variable):
+        origin, text = Origin("environment", known.variable), environ[known.variable]
+    else:
+        return None
+    try:
+        value: Value = of_flag(known, text)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{known.name} from {origin}: {error}", hint=way_out(known)) from None
+    return Setting(known.name, value, origin, known.secret)
+
+
+def _tables(path: Path | None, job: str | None, profile: Setting | None) -> list[Table]:
+    """Return the tables of the TOML file that hold, the strongest first."""
+    if path is None:
+        for what, name in (("job", job), ("profile", profile and profile.value)):
+            if name is not None:
+                raise UsageError(
+                    f"there is no TOML file that could hold {what} {name!r}",
+                    hint=f"--config names one; {', '.join(map(str, _FILES))} are looked for.",
+                )
+        return []
+    file = toml_file.read(path)
+    tables: list[Table] = []
+    if job is not None:
+        tables.append(file.table("job", job, "the command line"))
+    if profile is not None:
+        tables.append(file.table("profile", str(profile.value), str(profile.origin)))
+    elif tables and (named := tables[0].values.get("profile")):
+        tables.append(file.table("profile", str(named), str(tables[0].origin)))
+    return [*tables, file.top]
 
 
 def secrets(settings: Settings | None, environ: Mapping[str, str]) -> frozenset[str]:
@@ -106,6 +145,8 @@ def secrets(settings: Settings | None, environ: Mapping[str, str]) -> frozenset[
     if settings is not None:
         values = [one for one in settings.all.values() if one.value is not None]
         texts += [str(one.value) for one in values if one.secret or "://" in str(one.value)]
+        found |= http_secrets(settings.text("ping_url") or "")
+    found |= http_secrets(environ.get("ZBACKUP_PING_URL", ""))
     files = [environ.get("ZBACKUP_MASTERKEY_FILE"), settings.text("masterkey_file") if settings else None]
     found |= {file for file in files if file and may_be_masterkey(file)}
     # A password that is also a user's name gives nothing away where that name is printed.
@@ -188,24 +229,6 @@ def _find_file(file: str | None, environ: Mapping[str, str]) -> Path | None:
         if path.is_file():
             return path
     return None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        table = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}", hint="--config names a TOML file.") from None
-    except ValueError as error:  # also UnicodeDecodeError
-        reason = "it is not UTF-8" if isinstance(error, UnicodeError) else error
-        raise UsageError(f"{path} is not TOML: {reason}", hint="Each line is NAME = VALUE.") from None
-    for key in table:
-        if key not in KNOWN:
-            near = get_close_matches(key, KNOWN, n=1)
-            raise UsageError(
-                f"{path}: unknown setting {dsn.masked_url(key)!r}",
-                hint=f"Did you mean {near[0]}?" if near else "`zbackup config` lists them all.",
-            )
-    return table
 
 
 def _strays(environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from zbackup import check_zitadel
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
 from zbackup.archive.table import PART_BYTES
@@ -70,7 +71,7 @@ def doctor(
         checks += found
         checks.append(tried("archive", lambda: _archive(store)))
     sql: str | None = None
-    skew, size = None, None
+    skew, size, room, version = None, None, None, None
     fit = skipped("masterkey", "no masterkey is given (--masterkey-file)")
     if masterkey is not None and source is None:
         fit = tried("masterkey", lambda: _masterkey(store, masterkey, report))
@@ -85,6 +86,7 @@ def doctor(
                 fit = looks.masterkey(masterkey, report)
             try:
                 skew, size = looks.skew(now), looks.events_bytes()
+                room, version = looks.room(), looks.version()
                 sql = looks.grants() if grants else None
             except ZbackupError as error:
                 checks.append(failed("source", error))
@@ -92,7 +94,9 @@ def doctor(
             looks.close()
     checks.append(_spool(spool, jobs, size))
     checks.append(_clocks(skew, probes.clock_skew if probes else None))
-    checks += (_assets(zitadel), fit)
+    if source is not None:
+        checks.append(check_zitadel.connections(room, zitadel, jobs, version))
+    checks += (check_zitadel.projections(zitadel), check_zitadel.caches(zitadel), check_zitadel.assets(zitadel), fit)
     return DoctorResult(tuple(checks), all(check.verdict != "fail" for check in checks), sql)
 
 
@@ -189,15 +193,3 @@ def _clocks(database: float | None, store: float | None) -> Check:
         verdict = fail if spread >= FAR_OFF else warn
         return verdict("clocks", what, "Let all of them follow the same time servers (NTP).")
     return ok("clocks", what)
-
-
-def _assets(zitadel: ZitadelConfig | None) -> Check:
-    if zitadel is None:
-        return skipped("assets", "ZITADEL's configuration is not given (--zitadel-config)")
-    if zitadel.asset_storage.lower() != "db":
-        return warn(
-            "assets",
-            f"ZITADEL keeps its assets outside the database: {zitadel.asset_storage}",
-            "Back that storage up too: no backup of the database holds logos, fonts and avatars.",
-        )
-    return ok("assets", "in the database")

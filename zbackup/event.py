@@ -107,6 +107,8 @@ def key_of(line: bytes) -> list[bytes]:
 def parse_instant(text: str) -> datetime:
     """Read PostgreSQL's or our own text of an instant in UTC, microseconds kept. Raises ValueError."""
     instant = datetime.fromisoformat(text)
+    if instant.tzinfo is UTC:
+        return instant
     if instant.tzinfo is None:
         raise ValueError(f"no time zone in {text!r}")
     try:

@@ -287,7 +287,12 @@ class _Look:
                 yield backup.snapshot, f"backup {backup.backup}", warning
         for record in records:
             if not record.ok:
-                yield record.ended, f"{record.kind} {record.id}", "it failed"
+                found = record.figures.get("findings")
+                yield (
+                    record.ended,
+                    f"{record.kind} {record.id}",
+                    f"it failed; findings: {found}" if found else "it failed",
+                )
 
     # Reading what may not be readable
 

@@ -2,8 +2,8 @@
 Make the frozen archives of a format: `python -m tests.archives.make tests/archives/vN`.
 
 One of real events in vN, and one of a whole small ZITADEL with a log long enough for an index object in vN-unit,
-where the many objects are zipped. To be run once per format, by hand; what is committed is never made again. It
-needs a PostgreSQL server.
+where the many objects are zipped; `… vN-tended tended` makes one whose names lie in folders, with a list of what may go
+and records. To be run once per format, by hand; what is committed is never made again. It needs a PostgreSQL server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -24,12 +24,17 @@ from tests.fix_archive import options, source_rows
 from tests.fix_whole import all_rows
 from tests.fix_zitadel import add_user, found, set_state, zitadel
 from tests.history import push
+from zbackup.archive import names, records
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import INDEX_CHUNKS
+from zbackup.archive.needed import Rules
+from zbackup.archive.records import Record
+from zbackup.archive.tombstones import LEAST_GRACE
 from zbackup.backup import backup
 from zbackup.database.embedded import EmbeddedPostgres
 from zbackup.event import cursor_of, instant_text
 from zbackup.init import init
+from zbackup.prune import prune
 from zbackup.store.local import LocalStore
 
 VERSION = "v2.71.19"
@@ -47,7 +52,7 @@ def main(place: Path) -> None:
     unit(place.with_name(f"{place.name}-unit"))
 
 
-def unit(place: Path) -> None:
+def unit(place: Path, pushes: int = INDEX_CHUNKS + 10, *, tended: bool = False) -> None:
     with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres(settings={"fsync": False}) as server:
         store = LocalStore(Path(folder) / "archive", create=True)
         init(store)
@@ -58,7 +63,7 @@ def unit(place: Path) -> None:
         zitadel(dsn)
         with psycopg.connect(dsn) as connection:
             found(connection, "i1")
-            for number in range(INDEX_CHUNKS + 10):
+            for number in range(pushes):
                 push(connection, "i1", ("user", f"u{number}"))
                 connection.commit()
         for name in ("first", "second"):
@@ -74,10 +79,20 @@ def unit(place: Path) -> None:
             last = backup(archive, dsn, usual)
             wanted[f"backup:{last.backup}"] = {**digest(events_of(dsn)), "tables": tables_of(dsn)}
         log = archive.manifest(archive.catalog().entries[-1]).log
-        assert log.indexes
+        assert bool(log.indexes) == (pushes > INDEX_CHUNKS)
+        if tended:
+            tend(archive)
         place.mkdir()
         shutil.make_archive(str(place / "archive"), "zip", folder, "archive")
         (place / "wanted.json").write_text(json.dumps(wanted, indent=1) + "\n")
+
+
+def tend(archive: Archive) -> None:
+    """Do what is done with an archive beside backups: leave a record, and a list of what may go."""
+    now = datetime.now(UTC)
+    records.write(archive, Record("drill", now, now, ok=True, backup=None, figures={"seconds": 1.5}))
+    archive.put(f"{names.EVENTS}{names.backup_id(now, '0' * 8)}/s000000.0000e-{'0' * 32}.zst", b"nobody's")
+    assert prune(archive, Rules(window=timedelta(0)), grace=LEAST_GRACE, yes=True).listed
 
 
 def tables_of(dsn: str) -> dict[str, dict[str, object]]:
@@ -124,4 +139,7 @@ def digest(rows: list[bytes]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if sys.argv[2:] == ["tended"]:
+        unit(Path(sys.argv[1]), 20, tended=True)
+    else:
+        main(Path(sys.argv[1]))

@@ -171,6 +171,8 @@ def test_everything_said_is_documented_and_the_other_way_round(
     run(0, "report", "--archive", str(lived))
     run(34, "doctor", "--archive", str(bare / "nowhere"), "--source", source, "--grants")
     run(0, "config", *archive, "--source", source)
+    run(0, "completion", "fish")
+    run(0, "--version")
     pruned = run(0, "prune", *archive, "--keep-window", "0", "--keep-captures", "1", "--forget-amended", "--yes")
     assert pruned["going"]
     assert pruned["forgotten"]

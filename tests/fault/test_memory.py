@@ -18,8 +18,8 @@ from scripts.bench_memory import BOUND, PER_LARGEST_ROW, measured
 from tests.history import create_schema, fill_state
 from tests.history.large import Large, fill_large, fill_many
 
-GROWTH = 32 << 20
-"""bytes that a process may take more for four times the rows, which are 150 MB more"""
+GROWTH = 24 << 20
+"""bytes that a process may take more for four times the rows, which are 75 MB more"""
 
 START = datetime.now(UTC) - timedelta(days=2)
 END = START + timedelta(days=1)
@@ -48,10 +48,10 @@ class Peaks:
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_table(new_database: Callable[[], str], tmp_path: Path) -> None:
     """
-    Four times the events, 200 MB of rows instead of 50, take no more memory to back up, to verify and to restore.
+    Four times the events, 100 MB of rows instead of 25, take no more memory to back up, to verify and to restore.
     """
     peaks: list[dict[str, int]] = []
-    for events in (50_000, 200_000):
+    for events in (25_000, 100_000):
         source = new_database()
         with psycopg.connect(source) as connection:
             create_schema(connection)

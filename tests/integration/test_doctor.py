@@ -24,12 +24,16 @@ from tests.fix_postgres import StartPostgres, every_version
 from tests.history import create_schema, fill, fill_state, push
 from zbackup.archive.archive import Archive
 from zbackup.check import Check
+from zbackup.check_zitadel import CONTROL
 from zbackup.database.embedded import EmbeddedPostgres, standby_of
 from zbackup.database.grants import grants
+from zbackup.database.inspect_source import existing
 from zbackup.doctor import DoctorResult, doctor
 from zbackup.store.base import Stat
 from zbackup.store.local import LocalStore
 from zbackup.zitadel.config_file import ZitadelConfig
+from zbackup.zitadel.running import Redis, Running
+from zbackup.zitadel.tables import SCHEMAS
 
 PUSH = """
     CREATE OR REPLACE FUNCTION eventstore.commands_to_events() RETURNS timestamptz LANGUAGE sql AS 'SELECT {}()'
@@ -461,6 +465,64 @@ def test_assets_elsewhere(storage: str, verdict: str) -> None:
     config = ZitadelConfig(dsn="", origin="", external_domain="", asset_storage=storage)
 
     assert verdict == one("assets", examine(zitadel=config)).verdict
+
+
+@pytest.mark.parametrize(
+    ("check", "running", "verdict", "said"),
+    [
+        ("caches", Running(), "ok", "none outlives a restore"),
+        ("caches", Running(redis=Redis(("instance",), "r:1", 11)), "warn", "Caches.Instance: kept in Redis at r:1"),
+        ("projections", Running(), "ok", "up to 60 s"),
+        ("projections", Running(longest_transaction=timedelta(minutes=6)), "warn", "up to 360 s"),
+        ("projections", Running(longest_transaction=timedelta(0)), "warn", "without a limit"),
+    ],
+)
+def test_what_zitadels_configuration_says(check: str, running: Running, verdict: str, said: str) -> None:
+    """
+    Caches that a restore does not reach, and transactions that hold the horizon back.
+    """
+    found = one(check, examine(zitadel=ZitadelConfig("", "", "", "db", running)))
+
+    assert (found.verdict, said in found.message) == (verdict, True)
+    assert (found.next_step == "") == (verdict == "ok")
+    assert one(check, examine()).verdict == "skipped"
+
+
+def test_connections_beside_zitadel(new_role: Callable[[], str], database: str, back_up: Backup) -> None:
+    """
+    What the role's limit lets in is enough for a whole backup, and one less is not; ZITADEL's own are counted in.
+    """
+    role, jobs = new_role(), 2
+    name = f'"{role}"'
+    with psycopg.connect(database) as connection:
+        create_schema(connection)
+        fill_state(connection)
+        fill(connection, events=30_000)
+        schemas = existing(connection, SCHEMAS)
+        dbname = connection.info.dbname
+    execute(database, grants(role, dbname, "postgres", schemas))
+    execute(database, f"ALTER ROLE {name} CONNECTION LIMIT {jobs + CONTROL}")
+    source = make_conninfo(database, user=role)
+
+    def look(**running: Any) -> Check:
+        config = ZitadelConfig("", "", "", "db", Running(**running)) if running else None
+        return one("connections", doctor(None, source, zitadel=config, jobs=jobs))
+
+    enough = look()
+    made = back_up(source, capture=True, jobs=jobs)
+    many = look(max_open_conns=jobs + CONTROL)
+    few = look(max_open_conns=0, max_conn_lifetime=timedelta(0))
+    execute(database, f"ALTER ROLE {name} CONNECTION LIMIT {jobs + CONTROL - 1}")
+    short = look()
+
+    assert (enough.verdict, enough.message) == ("ok", "5 of 5 are free, a backup with 2 jobs needs 5")
+    assert made.warnings == made.not_captured == ()
+    assert many.verdict == "warn"
+    assert "up to 5 (MaxOpenConns), a backup with 2 jobs needs 5, and the role's CONNECTION LIMIT" in many.message
+    assert few.verdict == "warn"
+    assert "MaxConnLifetime is 0 s" in few.message
+    assert short.verdict == "fail"
+    assert "4 of 4 are free (the role's CONNECTION LIMIT)" in short.message
 
 
 @every_version

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from zbackup import config
 from zbackup.config import resolve
 from zbackup.errors import UsageError
-from zbackup.settings import KNOWN, default_text, of_flag
+from zbackup.settings import KNOWN
+from zbackup.values import default_text, of_flag
 
 if TYPE_CHECKING:
     from pathlib import Path

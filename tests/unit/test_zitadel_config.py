@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from zbackup.errors import NotSupported, UsageError
 from zbackup.zitadel.config_file import names_database, read_config
+from zbackup.zitadel.running import Redis, Running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,6 +190,101 @@ def test_what_was_not_understood_is_said(tmp_path: Path) -> None:
     read = read_config(write(tmp_path, "Database: {postgres: {Hots: h, Host: h}}"), {})
 
     assert read.not_understood == ("Database.postgres.hots is not known and was left out of account",)
+
+
+RUNNING = f"""
+Database:
+  postgres: {{Host: h, MaxOpenConns: 25, MaxConnLifetime: 1h30m, MaxConnIdleTime: 5m}}
+Projections:
+  TransactionDuration: 90s
+  Customizations: {{users: {{TransactionDuration: 1.5h}}, Notifications: {{MaxFailureCount: 10}}}}
+Caches:
+  Connectors: {{Redis: {{Enabled: true, Addr: "redis:6380", Password: {CANARY}, DBOffset: 20}}}}
+  Instance: {{Connector: redis, MaxAge: 1h}}
+  Organization: {{Connector: Redis}}
+  Milestones: {{Connector: memory}}
+"""
+
+
+def test_what_matters_of_running_servers_is_understood(tmp_path: Path) -> None:
+    """
+    Connections, transactions of projections, caches in Redis; and nothing of it is reported as unknown.
+    """
+    read = read_config(write(tmp_path, RUNNING), {})
+
+    assert read.running == Running(
+        25, timedelta(minutes=90), timedelta(minutes=5), timedelta(minutes=90),
+        "Projections.Customizations.users.TransactionDuration", Redis(("instance", "organization"), "redis:6380", 21),
+    )  # fmt: skip
+    assert read.not_understood == ()
+
+
+def test_variables_win_there_too(tmp_path: Path) -> None:
+    """
+    Names as viper makes them of paths, over files; those of a value that stands in no file count as well.
+    """
+    environ = {
+        "ZITADEL_DATABASE_POSTGRES_MAXOPENCONNS": "7",
+        "ZITADEL_DATABASE_POSTGRES_MAXCONNLIFETIME": "30m",
+        "ZITADEL_PROJECTIONS_CUSTOMIZATIONS_USERS_TRANSACTIONDURATION": "1s",
+        "ZITADEL_PROJECTIONS_CUSTOMIZATIONS_LOCKOUT_POLICY_TRANSACTIONDURATION": "2h",
+        "ZITADEL_CACHES_INSTANCE_CONNECTOR": "postgres",
+        "ZITADEL_CACHES_CONNECTORS_REDIS_URL": f"rediss://me:{CANARY}@redis.example.com:6390/0",
+    }
+    running = read_config(write(tmp_path, RUNNING), environ).running
+
+    assert (running.max_open_conns, running.max_conn_lifetime) == (7, timedelta(minutes=30))
+    assert running.longest_transaction == timedelta(hours=2)
+    assert running.longest_by == "Projections.Customizations.lockout_policy.TransactionDuration"
+    assert running.redis == Redis(("organization",), "redis.example.com:6390", 21)
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [
+        ("0", timedelta(0)), ("0s", timedelta(0)), ("250ms", timedelta(milliseconds=250)),
+        ("1h0m.5s", timedelta(seconds=3600.5)), ("1500000", timedelta(microseconds=1500)),
+        ("30µs", timedelta(microseconds=30)), ("soon", None), ("5", timedelta(0)), ("1m x", None), ("9" * 30, None),
+        ("9" * 30 + "h", None), ("-1s", None),
+    ],
+)  # fmt: skip
+def test_durations_are_read_as_go_does(tmp_path: Path, text: str, duration: timedelta | None) -> None:
+    """
+    What is none is named, and refuses nothing.
+    """
+    files = write(tmp_path, f"Database: {{postgres: {{Host: h, MaxConnLifetime: '{text}', MaxOpenConns: many}}}}")
+    read = read_config(files, {})
+
+    assert read.running.max_conn_lifetime == duration
+    notes = ["Database.postgres.MaxOpenConns is not a whole number and was left out of account"]
+    notes += ["Database.postgres.MaxConnLifetime is not a duration and was left out of account"] * (duration is None)
+    assert sorted(read.not_understood) == sorted(notes)
+
+
+def test_whatever_zitadel_does_not_know_is_named(tmp_path: Path) -> None:
+    """
+    Sections, blocks and keys of files, and variables of the connection; not what Kubernetes sets for a service.
+    """
+    text = (
+        "ExternalPort: 8080\nDatabse: {postgres: {Host: x}}\nPort: {a: 1}\n"
+        "Database: {postgress: {Host: x}, postgres: {Host: h, Admin: {Pasword: y}, User: {SSL: {Mode: verify-full}}}}"
+    )
+    environ = {
+        "ZITADEL_DATABASE_POSTGRES_HOTS": "h",
+        "ZITADEL_DATABASE_POSTGRES_MAXIDLECONNS": "3",
+        "ZITADEL_DATABASE_POSTGRES_SERVICE_HOST": "10.0.0.1",
+        "ZITADEL_DATABASE_POSTGRES_PORT_5432_TCP_ADDR": "10.0.0.1",
+        "ZITADEL_SERVICE_PORT": "8080",
+    }
+
+    left_out = "is not known and was left out of account"
+    assert read_config(write(tmp_path, text), environ).not_understood == (
+        f"Database.postgres.admin.pasword {left_out}",
+        f"variable ZITADEL_DATABASE_POSTGRES_HOTS {left_out}",
+        f"databse {left_out}",
+        f"Database.postgress {left_out}",
+        "SSL.Mode verify-full without SSL.RootCert ends ZITADEL; libpq looks for ~/.postgresql/root.crt",
+    )
 
 
 VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=15)

@@ -220,6 +220,12 @@ def is_index(name: str, sha256: str) -> bool:
     return match is not None and sha256.startswith(match["sha256"])
 
 
+def is_chunk(name: str, sha256: str) -> bool:
+    """Tell whether this is the name of a chunk with this digest."""
+    match = _CHUNK.fullmatch(name)
+    return match is not None and sha256.startswith(match["sha256"])
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkName:
     backup: str

@@ -13,19 +13,22 @@ import re
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime
 from decimal import Decimal
 
 from zbackup.archive import names
 from zbackup.archive.manifest import CapturedTable, CaptureRef, ChunkRef, IndexRef, ObjectRef
 from zbackup.errors import Damaged
-from zbackup.event import MOST_DIGITS, Cursor
+from zbackup.event import MOST_DIGITS, parse_instant, parse_position
 
 # What S3 takes in one PUT, and so the largest object there can be.
 OBJECT_BYTES = 5 << 30
 
 # Header, one frame and trailer of a chunk have more.
 _LEAST_CHUNK = 32
+
+_GREATEST = 1 << 63
+_NO_NUMBER = "a number is negative or above 2**63"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -42,8 +45,8 @@ def check(value: object) -> None:
         case bool() | None:
             pass
         case int():
-            if not 0 <= value < 1 << 63:
-                raise ValueError("a number is negative or above 2**63")
+            if not 0 <= value < _GREATEST:
+                raise ValueError(_NO_NUMBER)
         case float():
             if not math.isfinite(value):
                 raise ValueError("a number is not finite")
@@ -98,6 +101,8 @@ def _fields(value: object) -> None:
 def _instant(value: datetime) -> None:
     if value.tzinfo is None:
         raise ValueError(f"no time zone in {value.isoformat()}")
+    if 1 < value.year < MAXYEAR:
+        return
     try:
         value.astimezone(UTC)
     except OverflowError:
@@ -112,8 +117,7 @@ def _reference(ref: ObjectRef | ChunkRef | IndexRef | CaptureRef) -> None:
         raise ValueError(f"{name!r} is said to have {ref.stored_bytes} bytes, no object has more than {OBJECT_BYTES}")
     match ref:
         case ChunkRef():
-            found = names.ChunkName.parse(ref.name)
-            fits = found is not None and ref.sha256.startswith(found.digest)
+            fits = names.is_chunk(ref.name, ref.sha256)
         case IndexRef():
             fits = names.is_index(ref.name, ref.sha256)
         case CaptureRef():
@@ -127,16 +131,27 @@ def _reference(ref: ObjectRef | ChunkRef | IndexRef | CaptureRef) -> None:
 
 def _chunk(ref: ChunkRef) -> None:
     """Check the fields of a chunk by name, not one by one: a plan reads a hundred thousand."""
-    check("".join((ref.name, ref.sha256, ref.raw_sha256, *ref.first, *ref.last)))
-    for number in (ref.stored_bytes, ref.raw_bytes, ref.rows):
-        check(number)
-    for instant in (ref.lo, ref.hi):
-        _instant(instant)
-    for value in ref.positions:
-        position(value)
+    if "\0" in "".join((ref.raw_sha256, *ref.first, *ref.last)):
+        raise ValueError("a text has a NUL in it")
+    if not (0 <= ref.raw_bytes < _GREATEST and 0 <= ref.rows < _GREATEST):
+        raise ValueError(_NO_NUMBER)
     if ref.stored_bytes < _LEAST_CHUNK:
         raise ValueError(f"{ref.name[:200]!r} is too short for a chunk")
-    if not ref.rows:
-        return
-    for texts in (ref.first, ref.last):
-        position(Cursor.of_texts(texts).position)
+    _instant(ref.lo)
+    _instant(ref.hi)
+    least, greatest = ref.positions
+    position(least)
+    position(greatest)
+    if ref.rows:
+        _cursor(ref.first)
+        _cursor(ref.last)
+
+
+def _cursor(texts: tuple[str, ...]) -> None:
+    """Check the texts of a cursor: `Cursor.of_texts` without the cursor."""
+    created, place, order, _, _, _, sequence = texts
+    parse_instant(created)
+    if not parse_position(place).is_finite():
+        raise ValueError("a position is not a number")
+    int(order)
+    int(sequence)

@@ -1,15 +1,9 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import typer
 
 from zbackup.cli import options
 from zbackup.cli.job import Job
-from zbackup.errors import Findings
-
-if TYPE_CHECKING:
-    from zbackup.backup import BackupOptions
 
 
 def backup(
@@ -36,6 +30,7 @@ def backup(
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
     config: options.Config = None,
+    profile: options.Profile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -46,42 +41,11 @@ def backup(
     state, such as the encryption keys, could not be captured.
     """
     with Job(locals()) as job:
-        from zbackup import backup as use_case
-        from zbackup import lease
+        from zbackup.cli import steps
         from zbackup.cli.records import backup_record
         from zbackup.cli.texts import backup_lines
 
-        if job.settings.text("fence") is not None:
-            job.no_effect("standby_lag", "the horizon is settled at the primary")
-        if not job.settings.switch("capture"):
-            job.no_effect("pg_dump", "nothing is captured")
-            job.no_effect("auth_requests", "nothing is captured")
-        chosen = _options(job)
-        found, into = job.source(), job.archive()
-        with lease.hold(into, "backup", wait=job.settings.duration("wait"), report=job.report):
-            result = use_case.backup(into, found.dsn, chosen, fence=job.settings.text("fence"), report=job.report)
+        result = steps.back_up(job, steps.backup_options(job))
         job.output.result("backup", backup_record(result), backup_lines(result))
-        if result.not_captured:
-            raise typer.Exit(Findings.exit_code)
-
-
-def _options(job: Job) -> BackupOptions:
-    from zbackup.backup import BackupOptions
-
-    settings = job.settings
-    return BackupOptions(
-        jobs=job.jobs(low_impact=settings.switch("low_impact")),
-        rate_limit=settings.size("rate_limit"),
-        low_impact=settings.switch("low_impact"),
-        capture=settings.switch("capture"),
-        auth_requests=settings.switch("auth_requests"),
-        audit=settings.switch("audit"),
-        audit_budget=settings.duration("audit_budget"),
-        margin=settings.duration("horizon_margin"),
-        horizon_wait=settings.duration("horizon_wait"),
-        standby_lag=settings.duration("standby_lag"),
-        lock_timeout=settings.duration("lock_timeout"),
-        pg_dump=settings.text("pg_dump"),
-        spool=settings.text("spool"),
-        chunk_bytes=settings.whole("chunk_bytes"),
-    )
+        if result.fault:
+            raise typer.Exit(result.fault.exit_code)

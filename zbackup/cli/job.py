@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from zbackup import config, dsn
-from zbackup.errors import UsageError
+from zbackup.errors import UsageError, ZbackupError
 from zbackup.process import give_way
 from zbackup.settings import Origin
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zbackup.store.base import Store
     from zbackup.zitadel.config_file import ZitadelConfig
 
-_STRENGTH = ("default", "file", "environment", "flag")
+_STRENGTH = ("default", "file", "profile", "job", "environment", "flag")
 
 # By any of these libpq alone finds a database that somebody meant.
 _LIBPQ = ("PGHOST", "PGHOSTADDR", "PGDATABASE", "PGSERVICE")
@@ -45,12 +45,16 @@ class Connection:
 class Job:
     """What a command works with; to be used as a context, which closes what was opened."""
 
-    def __init__(self, arguments: Mapping[str, Any]) -> None:
-        """Take the arguments of a command function: its `locals()`, with the typer context as `context`."""
+    def __init__(self, arguments: Mapping[str, Any], name: str | None = None) -> None:
+        """
+        Take the arguments of a command function: its `locals()`, with the typer context as `context`.
+
+        `name` is that of a job in the TOML file.
+        """
         self.output: Output = arguments["context"].obj
         self.now = datetime.now(UTC)
         self.environ = config.environment()
-        self.settings = config.resolve(arguments, self.environ, arguments["config"])
+        self.settings = config.resolve(arguments, self.environ, arguments["config"], name)
         self.output.hide(config.secrets(self.settings, self.environ))
         self._opened = ExitStack()
         self._archive: Archive | None = None
@@ -147,12 +151,36 @@ class Job:
                 )
             return Connection(str(plain.value), plain.origin)
         if files.value is not None or config_file.names_database(self.environ):
-            read = config_file.read_config(self.settings.files("zitadel_config"), self.environ)
-            self.output.hide(dsn.secrets(read.dsn))
-            for note in read.not_understood:
-                self.output.warning(f"ZITADEL's configuration: {note}")
+            read = self._zitadel()
             return Connection(read.dsn, Origin("zitadel", read.origin), read)
         return Connection("", Origin("libpq", "PG… variables")) if self._libpq() else None
+
+    def find_zitadel(self) -> ZitadelConfig | None:
+        """
+        Read ZITADEL's configuration where it is given, for what it says beside the connection.
+
+        What is wrong with it is a warning here: a restore does not depend on it.
+        """
+        from zbackup.zitadel import config_file
+
+        if self.settings["zitadel_config"].value is None and not config_file.names_database(self.environ):
+            return None
+        try:
+            return self._zitadel()
+        except ZbackupError as error:
+            if self.flag("zitadel_config"):
+                raise
+            self.output.warning(error.message, error.hint)
+            return None
+
+    def _zitadel(self) -> ZitadelConfig:
+        from zbackup.zitadel import config_file
+
+        read = config_file.read_config(self.settings.files("zitadel_config"), self.environ)
+        self.output.hide(dsn.secrets(read.dsn))
+        for note in read.not_understood:
+            self.output.warning(f"ZITADEL's configuration: {note}")
+        return read
 
     def masterkey(self) -> bytes | None:
         """Read ZITADEL's masterkey, None when none is given. Raises UsageError that repeats nothing of it."""

@@ -8,6 +8,7 @@ leaves behind then is what a crash leaves: objects that no backup names.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -15,16 +16,32 @@ import signal
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zbackup import __version__, config, dsn, errors
-from zbackup.cli import backup, diff, doctor, export, init, log, plan, prune, report, restore, show, verify
+from zbackup import config, dsn, errors
+from zbackup.cli import (
+    backup,
+    completion,
+    diff,
+    doctor,
+    export,
+    init,
+    log,
+    plan,
+    prune,
+    report,
+    restore,
+    show,
+    verify,
+)
 from zbackup.cli import config as config_command
 from zbackup.cli import list as list_command
-from zbackup.cli.options import Context
+from zbackup.cli import run as run_command
+from zbackup.cli.options import Context, Json
 from zbackup.cli.render import Output
+from zbackup.cli.version import print_version
 from zbackup.errors import Interrupted, OutputLost, UsageError, ZbackupError
 
 if TYPE_CHECKING:
@@ -70,11 +87,11 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _zbackup(
     context: Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the versions of all that matters and end.")] = False,
+    json: Json = False,  # noqa: ARG001  the output knows
 ) -> None:
     if version:
-        output: Output = context.obj
-        output.text(f"zbackup {__version__}")
+        print_version(context.obj)
         raise typer.Exit
     if context.invoked_subcommand is None:
         raise UsageError("no command is given", hint="`zbackup --help` lists them.")
@@ -94,7 +111,9 @@ for name, command in {
     "verify": verify.verify,
     "prune": prune.prune,
     "report": report.report,
+    "run": run_command.run,
     "config": config_command.config,
+    "completion": completion.completion,
 }.items():
     app.command(name)(command)
 
@@ -107,9 +126,9 @@ def main(arguments: Sequence[str], output: Output) -> int:
         value = argument.partition("=")[2] if argument.startswith("--") else argument
         if dsn.may_hold_secret(value):
             output.hide(dsn.secrets(value))
+    completion.prepare(config.environment())
     try:
-        command = typer.main.get_command(app)
-        code = command.main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
+        code = _program().main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
         if code == Interrupted.exit_code:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         if output.lost and not code:
@@ -126,6 +145,12 @@ def main(arguments: Sequence[str], output: Output) -> int:
         return _end(output, _stopped())
     finally:
         output.close()
+
+
+@functools.cache
+def _program() -> Any:
+    """Build the commands once: it takes longer than what most of them do before they connect."""
+    return typer.main.get_command(app)
 
 
 def run() -> None:

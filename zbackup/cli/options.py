@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from zbackup.settings import KNOWN, default_text
+from zbackup.settings import KNOWN
+from zbackup.values import default_text
 
 Context = typer.Context
 
@@ -17,12 +18,17 @@ def _of(name: str, metavar: str = "") -> Any:
     default = default_text(known)
     extra = f"{known.variable}; default {default}" if default else known.variable
     flag = f"{known.flag}/--no-{known.flag[2:]}" if known.kind == "switch" else known.flag
+
+    def proposals(incomplete: str) -> list[str]:
+        return [choice for choice in known.choices if choice.startswith(incomplete)]
+
     metavar = metavar or "|".join(known.choices) or known.kind.upper()
     return typer.Option(
         flag,
         help=f"{known.help} [{extra}]",
         show_default=False,
         metavar=None if known.kind == "switch" else metavar,
+        autocompletion=proposals,
     )
 
 
@@ -52,6 +58,12 @@ ChunkBytes = Annotated[str | None, _of("chunk_bytes")]
 KeepWindow = Annotated[str | None, _of("keep_window")]
 KeepCaptures = Annotated[str | None, _of("keep_captures", "N,Nd,Nw,Nm,Ny")]
 Grace = Annotated[str | None, _of("grace")]
+Verify = Annotated[str | None, _of("verify")]
+VerifyFullEvery = Annotated[str | None, _of("verify_full_every")]
+Prune = Annotated[bool | None, _of("prune")]
+PingUrl = Annotated[str | None, _of("ping_url", "URL")]
+OnSuccess = Annotated[str | None, _of("on_success")]
+OnFailure = Annotated[str | None, _of("on_failure")]
 Proof = Annotated[str | None, _of("proof")]
 
 At = Annotated[
@@ -99,5 +111,6 @@ Config = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="TOML file with settings. [ZBACKUP_CONFIG]", show_default=False),
 ]
+Profile = Annotated[str | None, _of("profile", "NAME")]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout (docs/json-output.md).")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]

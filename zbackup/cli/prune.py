@@ -30,6 +30,7 @@ def prune(
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
     config: options.Config = None,
+    profile: options.Profile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -41,16 +42,10 @@ def prune(
     to delete.
     """
     with Job(locals()) as job:
-        from zbackup import prune as use_case
-        from zbackup.archive.needed import KeepCaptures, Rules
+        from zbackup.cli import steps
         from zbackup.cli.pruned import prune_lines
         from zbackup.cli.records import plain
 
-        rules = Rules(
-            window=job.settings.duration("keep_window"),
-            captures=KeepCaptures.parse(job.settings.text("keep_captures") or ""),
-            forget=frozenset(forget_generation or ()),
-            forget_amended=forget_amended,
-        )
-        result = use_case.prune(job.archive(), rules, grace=job.settings.duration("grace"), yes=yes, report=job.report)
+        keep = steps.rules(job, forget_generation or (), forget_amended=forget_amended)
+        result = steps.prune(job, keep, yes=yes)
         job.output.result("prune", plain(result), prune_lines(result))

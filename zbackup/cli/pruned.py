@@ -45,6 +45,15 @@ def prune_lines(result: PruneResult) -> Iterator[str]:
         )
 
 
+def done_line(result: PruneResult) -> str:
+    """Say in short what a prune did."""
+    skipped = f"; skipped {many(len(result.skipped), 'object')}" if result.skipped else ""
+    return (
+        f"removed {many(result.removed, 'object')}, {size(result.removed_bytes)}; put {count(result.listed)} on a list"
+        f"{skipped}"
+    )
+
+
 def _did(result: PruneResult) -> Iterator[str]:
     objects = {state: sum(one.objects for one in result.going if one.state == state) for state in _STATES}
     stored = {state: sum(one.stored_bytes for one in result.going if one.state == state) for state in _STATES}

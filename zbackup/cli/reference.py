@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from zbackup.cli.main import app, exit_codes
-from zbackup.settings import KNOWN, OTHER_VARIABLES, default_text
+from zbackup.settings import KNOWN, OTHER_VARIABLES
+from zbackup.values import default_text
 from zbackup.zitadel.tables import SCHEMAS, TABLES
 
 if TYPE_CHECKING:

@@ -288,6 +288,10 @@ class Output:
             text = secret.sub(MASK, text)
         return text
 
+    def cleaned(self, record: Record) -> Record:
+        """Take secrets out of a record that goes elsewhere than to our own streams."""
+        return self._clean_texts(record)
+
     def _clean_texts(self, record: Record) -> Record:
         """Take secrets out of what in a record is prose; a password `full` must not change names."""
         return {key: self._cleaned(key, value) for key, value in record.items()}

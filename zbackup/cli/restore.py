@@ -39,6 +39,7 @@ def restore(
     auth_requests: options.AuthRequests = None,
     events_only: options.EventsOnly = False,
     generation: options.Generation = None,
+    zitadel_config: options.ZitadelConfig = None,
     masterkey_file: options.MasterkeyFile = None,
     proof: options.Proof = None,
     restart: Restart = False,
@@ -47,6 +48,7 @@ def restore(
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
     config: options.Config = None,
+    profile: options.Profile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -57,6 +59,7 @@ def restore(
     again, it goes on where it was.
     """
     with Job(locals()) as job:
+        from zbackup import check_zitadel
         from zbackup import restore as use_case
         from zbackup.cli.restored import plan_lines, plan_record, restore_lines, restore_record
 
@@ -66,6 +69,9 @@ def restore(
             chosen = replace(chosen, skip_damaged=True)
             job.salvage()
         masterkey = job.masterkey()
+        if (zitadel := job.find_zitadel()) is not None:
+            for what, step in check_zitadel.outliving(zitadel):
+                job.output.warning(what, step)
         made, found = checked(job, resolved(job, at, generation), masterkey)
         if dry_run:
             unit = use_case.preview(job.archive(), wanted, made, chosen, report=job.report)

@@ -6,9 +6,12 @@ import typer
 
 from zbackup.cli import options
 from zbackup.cli.job import Job
-from zbackup.errors import Damaged, Different, UsageError
+from zbackup.errors import UsageError
 
 Quick = Annotated[bool, typer.Option("--quick", help="Only see that each object is there with its size.")]
+Sample = Annotated[
+    bool, typer.Option("--sample", help="Read what the newest backup stored, and only some of the rest, by chance.")
+]
 Compare = Annotated[
     bool,
     typer.Option("--compare", help="Compare with the source, wherever its connection stands; --source implies it."),
@@ -20,6 +23,7 @@ def verify(
     context: options.Context,
     archive: options.Archive = None,
     quick: Quick = False,
+    sample: Sample = False,
     full: Full = False,
     compare: Compare = False,
     source: options.Source = None,
@@ -30,6 +34,7 @@ def verify(
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
     config: options.Config = None,
+    profile: options.Profile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -39,28 +44,18 @@ def verify(
     With --compare, --source or --zitadel-config also what the live database holds, row for row below the horizon.
     """
     with Job(locals()) as job:
-        from zbackup import verify as use_case
+        from zbackup.cli import steps
         from zbackup.cli.records import plain
         from zbackup.cli.texts import verify_lines
-        from zbackup.database.pace import Pace
 
-        if quick and full:
-            raise UsageError("--quick and --full exclude each other", hint="Leave both out for the usual depth.")
+        if quick + sample + full > 1:
+            raise UsageError("--quick, --sample and --full exclude each other", hint="Without any the depth is usual.")
         against = job.source() if compare or job.flag("source") or job.flag("zitadel_config") else None
         if against is None:
             job.no_effect("rate_limit", "no source is read")
             job.no_effect("low_impact", "no source is read")
-        low = against is not None and job.settings.switch("low_impact")
-        workers = job.jobs(low_impact=low)
-        result = use_case.verify(
-            job.archive(),
-            level="quick" if quick else "full" if full else "default",
-            source=against.dsn if against else None,
-            jobs=workers,
-            pace=Pace(job.settings.size("rate_limit"), low_impact=low),
-            report=job.report,
-        )
+        level = "quick" if quick else "sample" if sample else "full" if full else "default"
+        result = steps.verify(job, level, against)
         job.output.result("verify", plain(result), verify_lines(result))
-        if not result.ok:
-            damaged = any(finding.kind == "damage" for finding in result.findings)
-            raise typer.Exit((Damaged if damaged else Different).exit_code)
+        if result.fault:
+            raise typer.Exit(result.fault.exit_code)

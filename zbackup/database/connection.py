@@ -23,7 +23,9 @@ from zbackup.database.failures import Role, refused, shown, source_errors, targe
 from zbackup.dsn import parse
 from zbackup.errors import NotSupported
 
-__all__ = ["Connection", "Role", "cancel", "connect", "same_server", "shown", "source_errors", "target_errors"]
+__all__ = [
+    "Connection", "Role", "cancel", "connect", "driver", "same_server", "shown", "source_errors", "target_errors",
+]  # fmt: skip
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -122,6 +124,12 @@ def _hang_up(session: Connection) -> None:
     """End the connection below libpq, which another thread waits in."""
     with socket.socket(fileno=os.dup(session.fileno())) as end:
         end.shutdown(socket.SHUT_RDWR)
+
+
+def driver() -> tuple[str, str]:
+    """Return the versions of psycopg and of the libpq that it uses."""
+    number = pq.version()
+    return psycopg.__version__, f"{number // 10000}.{number % 10000}"
 
 
 def same_server(connection: Connection, other: Connection) -> bool:

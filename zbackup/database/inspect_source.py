@@ -34,6 +34,44 @@ class Sessions:
     """roles and databases for which it is set to off"""
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many connections a role may have."""
+
+    most: int
+    free: int
+    """our own session not counted"""
+    limited_by: str
+    """the setting that leaves the least"""
+
+
+def read_room(connection: Connection) -> Room:
+    """Count what the server, the database and the role still let in."""
+    row = connection.execute(
+        """WITH sessions AS (
+             SELECT datid = (SELECT oid FROM pg_database WHERE datname = current_database()) AS here,
+                    usesysid = (SELECT oid FROM pg_roles WHERE rolname = session_user) AS mine
+               FROM pg_stat_activity
+              WHERE usesysid IS NOT NULL AND datid IS NOT NULL AND pid <> pg_backend_pid())
+           SELECT current_setting('max_connections')::int - CASE WHEN r.rolsuper THEN 0 ELSE
+                    current_setting('superuser_reserved_connections')::int
+                    + coalesce(current_setting('reserved_connections', true)::int, 0) END,
+                  (SELECT count(*) FROM sessions),
+                  CASE WHEN r.rolsuper THEN -1 ELSE d.datconnlimit END, (SELECT count(*) FROM sessions WHERE here),
+                  CASE WHEN r.rolsuper THEN -1 ELSE r.rolconnlimit END, (SELECT count(*) FROM sessions WHERE mine)
+             FROM pg_roles r, pg_database d
+            WHERE r.rolname = session_user AND d.datname = current_database()"""
+    ).fetchone()
+    assert row is not None
+    server, all_, database, here, role, mine = row
+    rooms = [Room(server, server - all_, "max_connections")]
+    if database >= 0:
+        rooms.append(Room(database, database - here, "the database's CONNECTION LIMIT"))
+    if role >= 0:
+        rooms.append(Room(role, role - mine, "the role's CONNECTION LIMIT"))
+    return min(rooms, key=lambda room: room.free)
+
+
 def read_role(connection: Connection, table_oid: int) -> Role:
     row = connection.execute(
         """SELECT current_user::text, r.rolsuper, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'),

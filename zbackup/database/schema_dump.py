@@ -18,6 +18,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from zbackup.database.connection import APPLICATION, Connection
@@ -65,14 +66,18 @@ class _Failed(Exception):
     pass
 
 
+def installed() -> list[Program]:
+    """Return each pg_dump of this machine, in the order in which they are looked at."""
+    return [program for path in dict.fromkeys(_candidates()) if (program := _program(path))]
+
+
 def find_program(server_major: int, given: str | None = None) -> Program:
     """
     Find the pg_dump that is nearest to the server's version and not older.
 
     `given` is a path or a name on the PATH; then no other is looked for. Raises NoProgram.
     """
-    paths = [given] if given else list(_candidates())
-    programs = [program for path in paths if (program := _program(path))]
+    programs = [program for program in [_program(given)] if program] if given else installed()
     fitting = [program for program in programs if program.major >= server_major]
     if fitting:
         return min(fitting, key=lambda program: program.major)
@@ -117,13 +122,20 @@ def _program(path: str) -> Program | None:
     if executable is None:
         return None
     try:
-        done = subprocess.run(
-            [executable, "--version"], env=_surroundings(), capture_output=True, timeout=LONGEST_SECONDS, check=False
-        )
+        status = Path(executable).stat()
+        said = _version_said(executable, status.st_mtime_ns, status.st_size)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    said = re.match(r"pg_dump \(PostgreSQL\) (\d.*)", done.stdout.decode(errors="replace"))
-    return Program(Path(executable), said[1].strip()) if said else None
+    version = re.match(r"pg_dump \(PostgreSQL\) (\d.*)", said)
+    return Program(Path(executable), version[1].strip()) if version else None
+
+
+@cache
+def _version_said(executable: str, _modified: int, _size: int) -> str:
+    """Ask once for each file, and again when it was replaced."""
+    command = [executable, "--version"]
+    done = subprocess.run(command, env=_surroundings(), capture_output=True, timeout=LONGEST_SECONDS, check=False)
+    return done.stdout.decode(errors="replace")
 
 
 def _run(

@@ -2,14 +2,15 @@
 ZITADEL's own configuration: YAML files merged in order, ZITADEL_… variables on top.
 
 Keys are case-insensitive, and `Database.Postgres.Host:` in one key is the same as three nested ones (and
-stronger, as for ZITADEL). Of it all only the connection of the user `User` to PostgreSQL, the external domain
-and the place of assets matter here. Facts: ZITADEL v2.71 to v4, cmd/defaults.yaml, internal/database.
+stronger, as for ZITADEL). Of it all the connection of the user `User` to PostgreSQL, the external domain, the place
+of assets and what running.py reads matter here; sections, and keys and variables of the connection, that ZITADEL does
+not know are named. Facts: ZITADEL v2.71 to main, cmd/defaults.yaml, cmd/start/config.go, internal/database.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,6 +18,7 @@ import yaml
 
 from zbackup import dsn
 from zbackup.errors import NotSupported, UsageError
+from zbackup.zitadel.running import Running, read_running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,8 +35,20 @@ _CONNECTION = (
 )  # fmt: skip
 _IGNORED = (
     "awaitinitialconn", "maxopenconns", "maxidleconns", "maxconnlifetime", "maxconnidletime",
-    "eventpushconnratio", "projectionspoolerconnratio", "admin.",
+    "eventpushconnratio", "projectionspoolerconnratio", "admin.existingdatabase", "admin.username", "admin.password",
+    "admin.ssl.mode", "admin.ssl.rootcert", "admin.ssl.cert", "admin.ssl.key",
 )  # fmt: skip
+_SECTIONS = frozenset({
+    "actions", "admin", "assetstorage", "auditlogretention", "auth", "caches", "console", "customerportal", "database",
+    "defaultinstance", "destination", "encryptionkeys", "eventstore", "executions", "externaldomain", "externalport",
+    "externalsecure", "firstinstance", "formirror", "http1hostheader", "http2hostheader", "httpclient",
+    "initprojections", "instancehostheaders", "instrumentation", "internalauthz", "log", "login", "logstore", "machine",
+    "metrics", "mirror", "notifications", "oidc", "port", "profiler", "projections", "publichostheaders", "quotas",
+    "saml", "scim", "serviceping", "source", "systemapiusers", "systemauthz", "systemdefaults", "telemetry", "tls",
+    "tracing", "useragentcookie", "webauthnname",
+})  # fmt: skip
+# What Kubernetes sets for a service whose name begins in the same way.
+_SERVICE = re.compile(r"(SERVICE_(HOST|PORT\w*)|PORT_[0-9]+_(TCP|UDP|SCTP)\w*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,7 @@ class ZitadelConfig:
     external_domain: str
     asset_storage: str
     """db, or where assets are that no backup of the database holds"""
+    running: Running = field(default_factory=Running)
     not_understood: tuple[str, ...] = ()
     """sentences about what was left out of account"""
 
@@ -57,20 +72,29 @@ def read_config(paths: Sequence[str | Path], environ: Mapping[str, str]) -> Zita
     Raises UsageError, which repeats no value, and NotSupported for CockroachDB.
     """
     values = _merged([Path(path) for path in paths])
+
+    def value(place: Path_) -> str | None:
+        return environ.get(f"ZITADEL_{'_'.join(place).upper()}") or values.get(place)
+
     files = ", ".join(str(path) for path in paths)
-    block, used, notes = _database(values, environ, files)
+    name, block, used, notes = _database(values, environ, files)
+    notes += [f"{section} is not known and was left out of account" for section in _unknown(values)]
     origin = " and ".join(filter(None, (files, "ZITADEL_… variables" if used else "")))
-    top = {
-        path: environ.get(f"ZITADEL_{'_'.join(path).upper()}") or values.get(path)
-        for path in (("externaldomain",), ("assetstorage", "type"))
-    }
     return ZitadelConfig(
         _connection(block, notes, origin),
         origin,
-        top["externaldomain",] or "localhost",
-        top["assetstorage", "type"] or "db",
+        value(("externaldomain",)) or "localhost",
+        value(("assetstorage", "type")) or "db",
+        read_running(value, values, name, notes),
         tuple(notes),
     )
+
+
+def _unknown(values: Mapping[Path_, str]) -> Iterator[str]:
+    """Name sections, and blocks below Database, that ZITADEL does not know."""
+    yield from sorted({place[0] for place in values} - _SECTIONS)
+    databases = {place[1] for place in values if place[0] == "database" and len(place) > 1}
+    yield from sorted(f"Database.{name}" for name in databases - {*_POSTGRES, *_COCKROACH})
 
 
 def names_database(environ: Mapping[str, str]) -> bool:
@@ -84,8 +108,8 @@ def names_database(environ: Mapping[str, str]) -> bool:
 
 def _database(
     values: Mapping[Path_, str], environ: Mapping[str, str], files: str
-) -> tuple[dict[str, str], bool, list[str]]:
-    """Return the values of the postgres block, whether variables gave any, and notes."""
+) -> tuple[str, dict[str, str], bool, list[str]]:
+    """Return the name and the values of the postgres block, whether variables gave any, and notes."""
     blocks: dict[str, dict[str, str]] = {}
     for path, value in values.items():
         if path[0] == "database" and len(path) > 2:
@@ -110,12 +134,22 @@ def _database(
             f"{files or 'the environment'} does not say where ZITADEL's database is",
             hint="Name the files that hold Database.postgres, or set ZITADEL_DATABASE_POSTGRES_HOST.",
         )
+    name = named[0] if named else _POSTGRES[0]
     notes = [
-        f"Database.{named[0] if named else 'postgres'}.{key} is not known and was left out of account"
+        f"Database.{name}.{key} is not known and was left out of account"
         for key in sorted(block)
-        if key not in _CONNECTION and not key.startswith(_IGNORED)
+        if key not in _CONNECTION and key not in _IGNORED
     ]
-    return block, used, notes
+    known = {key.replace(".", "_").upper() for key in (*_CONNECTION, *_IGNORED)}
+    for prefix in (f"ZITADEL_DATABASE_{one.upper()}_" for one in _POSTGRES):
+        notes += [
+            f"variable {variable} is not known and was left out of account"
+            for variable in sorted(environ)
+            if variable.startswith(prefix)
+            and (key := variable.removeprefix(prefix)) not in known
+            and not _SERVICE.fullmatch(key)
+        ]
+    return name, block, used, notes
 
 
 def _connection(block: Mapping[str, str], notes: list[str], origin: str) -> str:
@@ -137,6 +171,8 @@ def _connection(block: Mapping[str, str], notes: list[str], origin: str) -> str:
     }
     if mode != "disable":
         keywords |= {"sslcert": block.get("user.ssl.cert", ""), "sslkey": block.get("user.ssl.key", "")}
+    if mode.startswith("verify-") and "user.ssl.rootcert" not in block:
+        notes.append(f"SSL.Mode {mode} without SSL.RootCert ends ZITADEL; libpq looks for ~/.postgresql/root.crt")
     # ZITADEL hands values on without quotes, so that these mean something else to it.
     notes += [
         f"{keyword} holds a space, quote or backslash; it is taken as it stands, which ZITADEL itself does not"

@@ -8,7 +8,7 @@ from zbackup.archive.records import Record
 from zbackup.cli.page import chart
 from zbackup.cli.page.markup import Html, tag, time
 from zbackup.cli.page.table import figure, section, table
-from zbackup.cli.texts import count, duration, many, short
+from zbackup.cli.texts import count, duration, many, short, size
 from zbackup.report import KINDS, Facts
 
 ROW = 34
@@ -114,15 +114,20 @@ def _said(records: Sequence[Record], kind: str) -> str:
 
 
 def _figures(record: Record) -> str:
-    said = [f"{name[:MOST_TEXT]} {_value(value)}" for name, value in record.figures.items()]
+    said = [f"{name[:MOST_TEXT]} {_value(name, value)}" for name, value in record.figures.items()]
     more = f", and {len(said) - MOST_FIGURES} more" if len(said) > MOST_FIGURES else ""
     return ", ".join(said[:MOST_FIGURES]) + more
 
 
-def _value(value: object) -> str:
+def _value(name: str, value: object) -> str:
+    """Write a figure in the unit that its name tells."""
     match value:
         case bool() | None:
             return {True: "yes", False: "no", None: "-"}[value]
+        case int() if name.endswith("bytes") and value >= 0:
+            return size(value)
+        case int() | float() if name.endswith("seconds"):
+            return duration(value)
         case int():
             return count(value)
         case float():

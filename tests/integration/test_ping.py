@@ -1,0 +1,79 @@
+"""Pings: what is asked for, how often, and that nothing of it takes longer than it may."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import time
+
+import pytest
+
+from tests.fix_pings import Pings
+from zbackup.ping import BODY_BYTES, Event, ping
+
+
+@pytest.mark.parametrize(
+    ("query", "event", "path"),
+    [
+        ("", "start", "/a-secret-uuid/start"),
+        ("/", "start", "/a-secret-uuid/start"),
+        ("?rid=1", "fail", "/a-secret-uuid/fail?rid=1"),
+        ("?rid=1", "success", "/a-secret-uuid?rid=1"),
+    ],
+)
+def test_each_event_has_its_path(pings: Pings, query: str, event: Event, path: str) -> None:
+    """
+    Before what follows a question mark.
+    """
+    assert ping(pings.url + query, event) is None
+
+    assert pings.got == [("GET", path, "")]
+
+
+def test_a_reason_travels_as_a_short_body(pings: Pings) -> None:
+    """
+    With POST, in UTF-8, and no more of it than services keep.
+    """
+    assert ping(pings.url, "fail", "ü" * 5000) is None
+
+    method, path, body = pings.got[0]
+    assert (method, path) == ("POST", "/a-secret-uuid/fail")
+    assert body == "ü" * (BODY_BYTES // 2)
+    assert "utf-8" in pings.headers[0]["Content-Type"]
+
+
+def test_a_user_is_told_as_http_wants_it(pings: Pings) -> None:
+    """
+    A name and a password in the URL become a header.
+    """
+    assert ping(pings.url.replace("http://", "http://me:p%40ss@"), "success") is None
+
+    assert base64.b64decode(pings.headers[0]["Authorization"].removeprefix("Basic ")) == b"me:p@ss"
+
+
+@pytest.mark.parametrize(
+    ("answers", "told", "asked"), [([503, 0], None, 3), ([503] * 3, "the answer was 503", 3), ([], None, 1)]
+)
+def test_it_is_tried_again_shortly(pings: Pings, answers: list[int], told: str | None, asked: int) -> None:
+    """
+    After an error, and after no answer; three times in all.
+    """
+    pings.answers = answers
+
+    assert ping(pings.url, "success", seconds=2) == told
+    assert len(pings.got) == asked
+
+
+def test_nobody_is_waited_for_longer_than_allowed(pings: Pings) -> None:
+    """
+    A server that takes the connection and stays silent, one that trickles, one that is not there.
+    """
+    for answer in (0, -1):
+        pings.answers = [answer] * 3
+        begun = time.monotonic()
+        assert "no answer within" in (ping(pings.url, "success", seconds=0.6) or "")
+        assert time.monotonic() - begun < 20
+
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert ping(f"http://127.0.0.1:{port}/a-secret-uuid", "success", seconds=3) == "Connection refused"
