@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 
-SECONDS = 60.0
+SECONDS, KILLED_SECONDS = 60.0, 2.0
 
 
 def run(command: Sequence[str], stdin: bytes, *, quiet: bool = False, seconds: float = SECONDS) -> str | None:
@@ -35,9 +35,9 @@ def run(command: Sequence[str], stdin: bytes, *, quiet: bool = False, seconds: f
         return f"it did not end within {seconds:g} s"
     finally:
         if child.poll() is None:
-            with suppress(OSError):
+            with suppress(OSError, subprocess.TimeoutExpired):  # in the kernel, a killed one may still hang
                 os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+                child.wait(KILLED_SECONDS)
         if child.stdin is not None:
             with suppress(OSError):
                 child.stdin.close()

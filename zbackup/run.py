@@ -177,9 +177,10 @@ class Run:
         newest = max(records.newest(archive, "verify", LAST), key=lambda record: record.started, default=None)
         text = newest.figures.get(FULL_AT) if newest else None
         try:
-            return datetime.fromisoformat(str(text))
+            found = datetime.fromisoformat(str(text))
         except ValueError:
             return None
+        return found if found.tzinfo else None
 
     def _prune(self) -> None:
         archive, began = self.work.archive(), self.now()

@@ -62,6 +62,9 @@ def check(value: Any, kind: str, place: str, seen: set[str]) -> None:
         assert isinstance(value, list), place
         for item in cast("list[Any]", value):
             check(item, kind.removesuffix("[]"), f"{place}[]", seen)
+    elif kind.startswith("result of "):
+        # A part of another result.
+        check_object({"type": "result", "command": kind.removeprefix("result of "), **value}, kind, place, seen)
     elif kind in OBJECTS:
         check_object(value, kind, place, seen)
     elif kind == "instant":
@@ -119,6 +122,9 @@ def test_the_page_is_well_formed() -> None:
     used = {
         re.sub(r"(\[\]| or null)", "", kind) for fields in PAGE.values() for kind, _ in fields.values()
     }  # fmt: skip
+    parts = {kind for kind in used if kind.startswith("result of ")}
+    used -= parts
+    assert parts <= PAGE.keys()
 
     assert used <= OBJECTS | {"text", "integer", "number", "boolean", "instant", "decimal", "map", "JSON"}
     assert used >= OBJECTS
@@ -152,7 +158,7 @@ def test_everything_said_is_documented_and_the_other_way_round(
         assert gone.rowcount == 3
     assert run(0, "backup", *archive, "--source", source, "--audit", "--horizon-margin", "0")["amended"] == 3
     first, second = (listed["backup"] for listed in run(0, "list", *archive)["backups"])
-    run(0, "show", *archive)
+    run(0, "show", *archive, "--tracing", "log")
     shown = run(0, "show", *archive, "--schema")["schema"]
     assert shown["sha256"] == hashlib.sha256(shown["text"].encode()).hexdigest()
     assert run(0, "plan", *archive)["unit"]["schema"]["sha256"] == shown["sha256"]
@@ -171,6 +177,7 @@ def test_everything_said_is_documented_and_the_other_way_round(
     run(0, "report", "--archive", str(lived))
     run(34, "doctor", "--archive", str(bare / "nowhere"), "--source", source, "--grants")
     run(0, "config", *archive, "--source", source)
+    assert run(0, "run", *archive, "--source", source, "--prune", "--grace", "10d")["prune"]["done"]
     run(0, "completion", "fish")
     run(0, "--version")
     pruned = run(0, "prune", *archive, "--keep-window", "0", "--keep-captures", "1", "--forget-amended", "--yes")

@@ -202,3 +202,16 @@ def test_a_full_verification_is_due_by_the_setting() -> None:
 
     assert (settings.text("verify"), settings.duration("verify_full_every")) == ("full", timedelta(days=1))
     assert resolve({}, {}).text("verify") == "sample"
+
+
+def test_the_example_of_the_page_is_good() -> None:
+    """
+    What docs/configuration.md shows is read, and its job gets its values from where the page says.
+    """
+    page = Path(__file__).parents[2] / "docs/configuration.md"
+    example = page.read_text().partition("```toml\n")[2].partition("```")[0]
+
+    settings = resolve({}, {}, toml(example), "nightly")
+
+    assert (settings.text("archive"), settings["audit_budget"].origin.kind) == ("s3://backups-eu/zitadel", "file")
+    assert settings.command("on_failure") == ("/usr/local/bin/page", "--team", "identity")

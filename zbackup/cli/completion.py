@@ -66,6 +66,7 @@ def completion(
     context: options.Context,
     shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="The shell that is to load the script.")],
     config: options.Config = None,
+    profile: options.Profile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zbackup.cli import options
 from zbackup.cli.job import Job
 from zbackup.errors import UsageError
+
+if TYPE_CHECKING:
+    from zbackup.report import Facts
 
 Out = Annotated[
     str | None, typer.Option("--out", metavar="FILE", help="Where to write the page, in the place of what is there.")
@@ -48,8 +53,18 @@ def report(
         )
         lines: list[str] = []
         if out is not None:
-            body = page(facts).encode(errors="backslashreplace")
+            body = page(_clean(facts, job.output.clean)).encode(errors="backslashreplace")
             with whole_file(Path(out), replace=True) as write:
                 write(body)
             lines.append(f"{out}: {size(len(body))}")
         job.output.result("report", {"out": out, **plain(facts)}, lines)
+
+
+def _clean(facts: Facts, clean: Callable[[str], str]) -> Facts:
+    """Take secrets out of what is prose, as the output does with all that it prints."""
+    return replace(
+        facts,
+        address=clean(facts.address),
+        checks=tuple(replace(one, message=clean(one.message)) for one in facts.checks),
+        findings=tuple(replace(one, message=clean(one.message)) for one in facts.findings),
+    )

@@ -49,6 +49,7 @@ def run(
     chunk_bytes: options.ChunkBytes = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
+    metrics_file: options.MetricsFile = None,
     config: options.Config = None,
     profile: options.Profile = None,
     json: options.Json = False,
@@ -60,13 +61,15 @@ def run(
     With source and archive alone it is a backup and a verification, of a sample or, once a week, of everything. The
     exit code is that of the first step that failed.
     """
-    with Job(locals(), job) as work:
+    with Job(locals(), job) as work, work.observed():
         from zbackup.cli.announce import Announcer
         from zbackup.cli.ran import run_lines, run_record
 
         if not work.settings.switch("prune"):
             for name in ("keep_window", "keep_captures", "grace"):
                 work.no_effect(name, "prune = false")
+        if work.settings.text("verify") != "sample":
+            work.no_effect("verify_full_every", f"verify = {work.settings.text('verify')}")
         announcer = Announcer(work)
         under_way = _prepared(work, job)
         _take(work, under_way, announcer)
