@@ -191,17 +191,23 @@ def test_a_backup_that_is_not_whole_is_verified_and_nothing_pruned(
     assert "system.encryption_keys" in pings.got[1][2]
 
 
-def test_wrong_settings_are_announced_too(archive: str, zbackup: Zbackup, pings: Pings, bare: Path) -> None:
+def test_wrong_settings_are_announced_too(
+    archive: str, zbackup: Zbackup, pings: Pings, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
-    A configuration of ZITADEL that is not there one night is an error of usage, and a failed run.
+    A configuration of ZITADEL that is not there one night is an error of usage, and a failed run; secrets are taken out
+    of what is told elsewhere, too.
     """
-    night = toml(bare, archive, "", pings, 'zitadel_config = ["/nowhere/zitadel.yaml"]\n')
+    monkeypatch.setenv("PGPASSWORD", CANARY)
+    night = toml(bare, archive, "", pings, f'zitadel_config = ["/nowhere/{CANARY}.yaml"]\n')
     ran = zbackup(*night, "--json")
 
     assert (ran.code, ran.result["class"]) == (2, "UsageError")
     assert pings.paths == ["/a-secret-uuid/start", "/a-secret-uuid/fail"]
-    assert "/nowhere/zitadel.yaml" in pings.got[1][2]
-    assert [name for name, _, _ in hooked(bare)] == ["on_failure"]
+    assert pings.got[1][2] == "exit code 2: /nowhere/***.yaml: No such file or directory"
+    ((name, got, _),) = hooked(bare)
+    assert name == "on_failure"
+    assert CANARY not in ran.out + ran.err + json.dumps(got)
 
 
 def test_who_cannot_be_told_is_a_warning(archive: str, source: str, zbackup: Zbackup, pings: Pings) -> None:
