@@ -11,9 +11,11 @@ from zbackup.__main__ import COLLECT_AFTER
 pytest_plugins = [
     "tests.fix_archive",
     "tests.fix_clock",
+    "tests.fix_collector",
     "tests.fix_disk",
     "tests.fix_pings",
     "tests.fix_postgres",
+    "tests.fix_promtool",
     "tests.fix_s3_proxy",
     "tests.fix_store",
     "tests.fix_rclone",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 from zbackup import dsn, toml_file
 from zbackup.errors import UsageError
 from zbackup.settings import KNOWN, OTHER_VARIABLES, Origin, Setting
-from zbackup.values import http_secrets, of_flag, way_out
+from zbackup.values import header_secrets, http_secrets, of_flag, way_out
 from zbackup.zitadel.masterkey import MASTERKEY_BYTES
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ def secrets(settings: Settings | None, environ: Mapping[str, str]) -> frozenset[
         texts += [str(one.value) for one in values if one.secret or "://" in str(one.value)]
         found |= http_secrets(settings.text("ping_url") or "")
     found |= http_secrets(environ.get("ZBACKUP_PING_URL", ""))
+    found |= {piece for name, value in environ.items() if _HEADERS.search(name) for piece in header_secrets(value)}
     files = [environ.get("ZBACKUP_MASTERKEY_FILE"), settings.text("masterkey_file") if settings else None]
     found |= {file for file in files if file and may_be_masterkey(file)}
     # A password that is also a user's name gives nothing away where that name is printed.
@@ -158,6 +159,8 @@ _SECRET_VARIABLE = re.compile(
     r"^PG(SSL)?PASSWORD$|^AWS_(SECRET_ACCESS_KEY|SESSION_TOKEN)$"
     r"|^ZITADEL_(.*(PASSWORD|SECRET)|MASTERKEY)$|^ZBACKUP_MASTERKEY$"
 )
+# OpenTelemetry's headers, KEY=VALUE with commas between, which hold the collector's keys.
+_HEADERS = re.compile(r"^OTEL_EXPORTER_OTLP_(\w+_)?HEADERS$")
 _PLAIN_VARIABLE = re.compile(r"^PG(USER|HOST|DATABASE)$|^ZITADEL_DATABASE_.*(USERNAME|HOST|DATABASE)$")
 _DSN_VARIABLE = re.compile(r"^ZBACKUP_(SOURCE|TARGET|FENCE)$|^ZITADEL_.*DSN$")
 

@@ -108,6 +108,22 @@ _TABLE = (
         "sample",
         choices=("sample", "full"),
     ),
+    Known("metrics_file", "text", "File for Prometheus, to which each run writes how it went (textfile collector)."),
+    Known(
+        "tracing",
+        "choice",
+        "Where the spans of runs go: OpenTelemetry's collector, Google's Cloud Trace, the log on stderr.",
+        "none",
+        choices=("otel", "google", "log", "none"),
+    ),
+    Known("log_format", "choice", "How stderr is written.", "text", choices=("text", "json")),
+    Known(
+        "log_level",
+        "choice",
+        "What of it is left out: all below this level.",
+        "info",
+        choices=("debug", "info", "warning", "error"),
+    ),
 )
 KNOWN = {known.name: known for known in _TABLE}
 

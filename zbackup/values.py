@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from zbackup import dsn
 from zbackup.errors import UsageError
@@ -211,6 +211,17 @@ def http_secrets(url: str) -> frozenset[str]:
     """Name what must not be repeated of a URL of which only the host is shown: whoever has it may use it."""
     path = url.partition("://")[2].partition("/")[2]
     return frozenset({url, f"/{path}"} if path else {url} - {""})
+
+
+def header_secrets(headers: str) -> frozenset[str]:
+    """Name what must not be repeated of headers, KEY=VALUE with commas between."""
+    raw = {pair.partition("=")[2].strip() for pair in headers.split(",")}
+    words = {word for value in raw | {unquote(value) for value in raw} for word in (value, *value.split())}
+    return frozenset(word for word in words if len(word) >= LEAST_SECRET)
+
+
+LEAST_SECRET = 8
+"""Letters of a word of a header that may be a secret; `Bearer` and `Basic` are shorter."""
 
 
 def way_out(known: Known) -> str:

@@ -115,7 +115,7 @@ def test_the_version_names_the_pg_dump_of_the_path_first(
 def test_every_command_takes_the_common_options(zbackup: Zbackup, command: str) -> None:
     names = {name for one in GROUP.commands[command].params for name in one.opts}
 
-    assert {"--config", "--profile", "--json", "--debug"} <= names
+    assert {"--config", "--profile", "--json", "--debug", "--tracing", "--log-format", "--log-level"} <= names
 
 
 def test_the_pages_are_what_the_program_takes() -> None:

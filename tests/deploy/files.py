@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import typer
 import yaml
 
@@ -23,10 +22,8 @@ PROGRAM = "/usr/local/bin/zbackup"
 GROUP: Any = typer.main.get_command(app)
 """The program itself."""
 
-COMING = {"run", "follow", "ZBACKUP_LISTEN"}
+COMING = {"follow", "ZBACKUP_LISTEN"}
 """Commands and settings that these files use and that the program is about to have."""
-
-needs_run = pytest.mark.skipif("run" not in GROUP.commands, reason="`zbackup run` is not there yet")
 
 
 def manifests() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -19,7 +19,7 @@ import yaml
 
 from zbackup.cli.main import exit_codes
 
-from .files import KUBERNETES, ROOT, manifests, needs_run, pods
+from .files import KUBERNETES, ROOT, manifests, pods
 
 MANIFESTS = list(manifests())
 PODS = list(pods())
@@ -158,7 +158,6 @@ def surroundings(pod: dict[str, Any], settings: dict[str, str], secrets: dict[st
             assert wanted.get("optional"), key
 
 
-@needs_run
 def test_the_pods_back_up_and_restore(source: str, new_database: Callable[[], str], bare: Path) -> None:
     """
     With the arguments and variables of the manifests alone: init, the nightly run with the Secret of ZITADEL's

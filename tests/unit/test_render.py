@@ -90,6 +90,7 @@ def test_json_tells_progress_once_a_second_and_at_the_end(clock: Callable[[float
         output.report(Advance(1, 2))
     output.report(Step("index"))
     output.result("restore", {"events": 25}, [])
+    output.finish()
 
     assert [record["type"] for record in records()] == ["step", *["progress"] * 4, "step", "result"]
     assert [record.get("rows") for record in records()[1:5]] == [8, 16, 24, 25]
@@ -153,6 +154,16 @@ def test_a_short_secret_is_hidden_as_a_word_only() -> None:
     assert err.getvalue() == "warning: ***, '***' and abcd, password=***\n"
 
 
+def test_the_result_is_the_last_record_whatever_follows_it() -> None:
+    output, records = as_json()
+    output.result("backup", {}, [])
+    output.warning("a collector does not answer")
+    output.finish()
+    output.finish()
+
+    assert [record["type"] for record in records()] == ["warning", "result"]
+
+
 def test_names_and_numbers_of_a_result_are_left_alone() -> None:
     """
     A password `full` must not change what kind a backup is of.
@@ -160,6 +171,7 @@ def test_names_and_numbers_of_a_result_are_left_alone() -> None:
     output, records = as_json()
     output.hide(["full"])
     output.result("backup", {"kind": "full", "warnings": ["full"]}, [])
+    output.finish()
 
     assert records()[0]["kind"] == "full"
     assert records()[0]["warnings"] == ["***"]

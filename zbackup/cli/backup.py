@@ -29,6 +29,7 @@ def backup(
     chunk_bytes: options.ChunkBytes = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
+    metrics_file: options.MetricsFile = None,
     config: options.Config = None,
     profile: options.Profile = None,
     json: options.Json = False,

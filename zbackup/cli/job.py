@@ -9,22 +9,27 @@ PG… variables.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from zbackup import config, dsn
+from zbackup.cli.options import given_everywhere
 from zbackup.errors import UsageError, ZbackupError
 from zbackup.process import give_way
 from zbackup.settings import Origin
 
 if TYPE_CHECKING:
     from zbackup.archive.archive import Archive
+    from zbackup.cli.options import Context
     from zbackup.cli.render import Output
     from zbackup.moment import RestorePoint
-    from zbackup.progress import Report
+    from zbackup.observe import Observer, Run
+    from zbackup.progress import Progress
     from zbackup.settings import Setting
     from zbackup.store.base import Store
     from zbackup.zitadel.config_file import ZitadelConfig
@@ -51,25 +56,54 @@ class Job:
 
         `name` is that of a job in the TOML file.
         """
-        self.output: Output = arguments["context"].obj
+        context: Context = arguments["context"]
+        self.command = context.info_name or ""
+        self.output: Output = context.obj
         self.now = datetime.now(UTC)
         self.environ = config.environment()
-        self.settings = config.resolve(arguments, self.environ, arguments["config"], name)
+        flags = {**arguments, **given_everywhere(context)}
+        self.settings = config.resolve(flags, self.environ, arguments["config"], name)
         self.output.hide(config.secrets(self.settings, self.environ))
+        self.output.log.choose(self.settings)
         self._opened = ExitStack()
         self._archive: Archive | None = None
+        self._measured = "metrics_file" in arguments
 
     def __enter__(self) -> Self:
         for stray in self.settings.strays:
             self.output.warning(stray)
+        if not self._measured and self.settings.text("tracing") != "none":
+            self._opened.enter_context(self.observed(self.command))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.__exit__(kind, failure, trace)
 
-    @property
-    def report(self) -> Report:
-        return self.output.report
+    @cached_property
+    def observer(self) -> Observer:
+        """Who is told of the runs of this command; asked for, the first time, before any work is done."""
+        from zbackup.cli.observed import observer
+
+        made = observer(self.settings, self.output, self.environ)
+        self._opened.callback(made.close)
+        return made
+
+    @contextmanager
+    def observed(self, command: str | None = None) -> Generator[Run]:
+        """Measure and trace one run of this command, or of one that is a part of it (zbackup/metrics.py)."""
+        with self.observer.run(command or self.command) as run:
+            self.output.observed = True
+            if self.observer.tracer and self.observer.tracer.id:
+                self.output.log.fields["trace_id"] = self.observer.tracer.id
+            yield run
+
+    def report(self, progress: Progress) -> None:
+        """Show what happens, and trace it (progress.Report)."""
+        self.output.report(progress)
+        if self.observer.tracer:
+            self.observer.tracer.report(progress)
 
     def flag(self, name: str) -> str | None:
         """The flag that set a setting; None when something else did."""

@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import threading
+import time
 import traceback
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,8 @@ from zbackup.cli import backup, completion, diff, doctor, export, init, log, pla
 from zbackup.cli import config as config_command
 from zbackup.cli import list as list_command
 from zbackup.cli import run as run_command
-from zbackup.cli.options import Context, Json
+from zbackup.cli.logs import early
+from zbackup.cli.options import Context, Json, everywhere
 from zbackup.cli.render import Output
 from zbackup.cli.version import print_version
 from zbackup.errors import Interrupted, OutputLost, UsageError, ZbackupError
@@ -100,36 +102,57 @@ for name, command in {
     "config": config_command.config,
     "completion": completion.completion,
 }.items():
-    app.command(name)(command)
+    app.command(name)(everywhere(command))
 
 
 def main(arguments: Sequence[str], output: Output) -> int:
     """Run one command and return its exit code."""
-    output.hide(config.secrets(None, config.environment()))
+    began, environ = time.monotonic(), config.environment()
+    output.log = early(arguments, environ)
+    output.hide(config.secrets(None, environ))
     output.hide(_masterkeys(arguments))
     for argument in arguments:
         value = argument.partition("=")[2] if argument.startswith("--") else argument
         if dsn.may_hold_secret(value):
             output.hide(dsn.secrets(value))
-    completion.prepare(config.environment())
+    completion.prepare(environ)
+    code = ZbackupError.exit_code
     try:
-        code = _program().main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
+        program = _program()
+        if arguments and arguments[0] in program.commands:
+            output.log.fields["command"] = arguments[0]
+        code = program.main([*arguments], prog_name="zbackup", standalone_mode=False, obj=output)
         if code == Interrupted.exit_code:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
+        output.finish()
         if output.lost and not code:
             raise OutputLost(
                 f"the result could not be written to stdout: {output.lost}",
                 hint="What the command does is done. Make room where its output goes, and ask again, such as by "
                 "`zbackup list`.",
             )
-        return code if isinstance(code, int) else 0
+        code = code if isinstance(code, int) else 0
     except Exception as error:
         stopped = output.stopping.is_set() and not isinstance(error, Interrupted)
-        return _end(output, _stopped() if stopped else _known(error))
+        known = _stopped() if stopped else _known(error)
+        if isinstance(known, UsageError) and not output.observed:
+            _misused(arguments, output, known)
+        code = _end(output, known)
     except KeyboardInterrupt:
-        return _end(output, _stopped())
+        code = _end(output, _stopped())
     finally:
         output.close()
+        output.ended(code, time.monotonic() - began)
+    return code
+
+
+def _misused(arguments: Sequence[str], output: Output, error: UsageError) -> None:
+    """Let it be known that a command was called in a wrong way, if it is one whose runs are measured."""
+    command = _program().commands.get(arguments[0]) if arguments else None
+    if command is not None and any(one.name == "metrics_file" for one in command.params):
+        from zbackup.cli.observed import misused
+
+        misused(arguments[0], arguments, output, error)
 
 
 @functools.cache

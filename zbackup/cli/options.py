@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
@@ -65,6 +68,7 @@ PingUrl = Annotated[str | None, _of("ping_url", "URL")]
 OnSuccess = Annotated[str | None, _of("on_success")]
 OnFailure = Annotated[str | None, _of("on_failure")]
 Proof = Annotated[str | None, _of("proof")]
+MetricsFile = Annotated[str | None, _of("metrics_file", "FILE")]
 
 At = Annotated[
     str,
@@ -114,3 +118,28 @@ Config = Annotated[
 Profile = Annotated[str | None, _of("profile", "NAME")]
 Json = Annotated[bool, typer.Option("--json", help="JSON lines on stdout (docs/json-output.md).")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
+
+# What every command takes. A command's function knows nothing of them; a Job finds them in its context.
+_EVERYWHERE = {"tracing": _of("tracing"), "log_format": _of("log_format"), "log_level": _of("log_level")}
+
+
+def everywhere(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that all have."""
+    signature = inspect.signature(command, eval_str=True)
+
+    @wraps(command)
+    def run(**arguments: Any) -> None:
+        command(**{name: arguments[name] for name in signature.parameters})
+
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option])
+        for name, option in _EVERYWHERE.items()
+    ]
+    parameters = [*signature.parameters.values(), *more]
+    run.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
+
+
+def given_everywhere(context: Context) -> dict[str, Any]:
+    return {name: context.params.get(name) for name in _EVERYWHERE}

@@ -29,6 +29,7 @@ def prune(
     yes: Yes = False,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
+    metrics_file: options.MetricsFile = None,
     config: options.Config = None,
     profile: options.Profile = None,
     json: options.Json = False,
@@ -46,6 +47,8 @@ def prune(
         from zbackup.cli.pruned import prune_lines
         from zbackup.cli.records import plain
 
+        if not yes:
+            job.no_effect("metrics_file", "a dry run is not measured")
         keep = steps.rules(job, forget_generation or (), forget_amended=forget_amended)
         result = steps.prune(job, keep, yes=yes)
         job.output.result("prune", plain(result), prune_lines(result))

@@ -1,5 +1,6 @@
 """
-Write docs/cli.md, docs/tables.md and the table of docs/configuration.md from what the program really does.
+Write docs/cli.md, docs/tables.md and the tables of docs/configuration.md and docs/monitoring.md from what the program
+really does.
 
     python -m zbackup.cli.reference docs
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from zbackup.cli.main import app, exit_codes
+from zbackup.metrics import METRICS
 from zbackup.settings import KNOWN, OTHER_VARIABLES
 from zbackup.values import default_text
 from zbackup.zitadel.tables import SCHEMAS, TABLES
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _BEGIN, _END = "<!-- settings: written by zbackup.cli.reference -->", "<!-- end of settings -->"
+_METRICS, _METRICS_END = "<!-- metrics: written by zbackup.cli.reference -->", "<!-- end of metrics -->"
 
 _INTRODUCTION = """\
 # Commands
@@ -82,8 +85,6 @@ def cli_page() -> str:
 
 def configuration_page(page: str) -> str:
     """Return docs/configuration.md with its table as it must be."""
-    before, _, rest = page.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
     rows = (
         (
             f"`{known.name}`",
@@ -93,8 +94,22 @@ def configuration_page(page: str) -> str:
         )
         for known in KNOWN.values()
     )
-    table = "\n".join(_table(("setting", "type", "default", "meaning"), rows))
-    return f"{before}{_BEGIN}\n{table}\n{_END}{after}"
+    return _with_table(page, _BEGIN, _table(("setting", "type", "default", "meaning"), rows), _END)
+
+
+def monitoring_page(page: str) -> str:
+    """Return docs/monitoring.md with its table as it must be."""
+    rows = (
+        (f"`{metric.name}`", ", ".join(f"`{label}`" for label in ("archive", *metric.labels)), metric.help)
+        for metric in METRICS.values()
+    )
+    return _with_table(page, _METRICS, _table(("metric", "labels", "meaning"), rows), _METRICS_END)
+
+
+def _with_table(page: str, begin: str, table: Iterator[str], end: str) -> str:
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return "\n".join((f"{before}{begin}", *table, f"{end}{after}"))
 
 
 def tables_page() -> str:
@@ -122,6 +137,8 @@ def write(folder: Path) -> None:
     (folder / "tables.md").write_text(tables_page())
     configuration = folder / "configuration.md"
     configuration.write_text(configuration_page(configuration.read_text()))
+    monitoring = folder / "monitoring.md"
+    monitoring.write_text(monitoring_page(monitoring.read_text()))
 
 
 def _option(one: Any) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """
-Everything that goes out: progress and errors for people on stderr, results on stdout, JSON lines on stdout.
+Everything that goes out: progress and errors on stderr, for people or as a log of JSON lines, results on stdout, with
+--json all of it as JSON lines on stdout.
 
 The only place that prints. Messages pass through a filter that knows the secrets of this run; what is shown of
 a setting was masked before (settings.py). A reader that went away, or a full disk, stops the printing, not the work.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from zbackup.cli.logs import Level, Log
 from zbackup.cli.records import Record, error_record, plain
 from zbackup.cli.texts import count, duration, size
 from zbackup.dsn import MASK
@@ -80,12 +82,16 @@ class Output:
 
     def __init__(self, out: TextIO, err: TextIO, *, as_json: bool = False, debug: bool = False) -> None:
         self.out, self.err, self.as_json, self.debug = out, err, as_json, debug
+        self.log = Log()
         self.stopping = threading.Event()
+        self.observed = False
+        """metrics tell how the run ended"""
         self.lost = ""
         """why stdout took no more, although somebody may read it"""
         self.unread = False
         """nobody reads stdout any more"""
         self._lock = threading.RLock()
+        self._result: Record | None = None
         self._secrets: set[str] = set()
         self._patterns: tuple[re.Pattern[str], ...] = ()
         self._warned: set[str] = set()
@@ -114,33 +120,45 @@ class Output:
                     self._step(progress)
                 case Advance():
                     self._advance(progress)
-                case ObjectStored():
-                    self._record("stored", plain(progress))
-                case Retrying():
-                    self._record("retrying", plain(progress))
-                    self._line(f"{progress.what}: trying again, attempt {progress.attempt}: {progress.reason}")
+                case ObjectStored(name, stored):
+                    self._say("debug", "stored", plain(progress), f"stored {name}, {size(stored)}")
+                case Retrying(what, attempt, reason):
+                    line = f"{what}: trying again, attempt {attempt}: {reason}"
+                    self._say("warning", "retrying", plain(progress), line)
                 case Warned():
                     self.warning(progress.message, progress.hint)
 
     def warning(self, message: str, hint: str = "") -> None:
-        self._record("warning", {"message": message, "hint": hint})
+        record = {"message": message, "hint": hint}
+        self._record("warning", record)
         if message not in self._warned:
             self._warned.add(message)
-            self._line(f"warning: {message}" + (f"\n  {hint}" if hint else ""))
+            self._log("warning", "warning", record, message)
+            self._line("warning", f"warning: {message}" + (f"\n  {hint}" if hint else ""))
 
     def note(self, kind: str, record: Record, line: str) -> None:
         """Tell something between progress and result."""
-        self._record(kind, record)
-        self._line(line)
+        self._say("info", kind, record, line)
+
+    def ended(self, code: int, seconds: float) -> None:
+        """Tell a log for machines how the program ended."""
+        fields = {"exit_code": code, "seconds": round(seconds, 3)}
+        self._log("error" if code else "info", "end", fields, f"ended with exit code {code}")
 
     def result(self, command: str, record: Record, lines: Iterable[str]) -> None:
-        """Give out what the command returned."""
+        """Give out what the command returned; as JSON it is the last line, so it is kept until `finish`."""
         self.close()
         if self.as_json:
-            self._json({"type": "result", "command": command, **record})
+            self._result = {"type": "result", "command": command, **record}
         else:
             told = {f"warning: {message}" for message in self._warned}
             self._write(self.out, "".join(f"{self._shown(line)}\n" for line in lines if line not in told))
+
+    def finish(self) -> None:
+        """Give out what was kept; may be called twice."""
+        if self._result is not None:
+            self._json(self._result)
+        self._result = None
 
     def row(self, line: str) -> None:
         """Give out one of many lines that a command returns: data, in which nothing is masked."""
@@ -163,7 +181,8 @@ class Output:
 
     def tell(self, line: str) -> None:
         """Tell people something that the result has, too."""
-        self._line(line)
+        self._log("info", "note", {}, line)
+        self._line("info", line)
 
     def text(self, text: str) -> None:
         """Give out what is neither (help, version)."""
@@ -172,11 +191,13 @@ class Output:
     def error(self, error: ZbackupError, trace: str = "") -> None:
         """Tell why the command failed; `trace` is shown with --debug only."""
         self.close()
+        self.finish()
         trace = trace if self.debug else ""
+        record = error_record(error) | ({"traceback": trace} if trace else {})
         if self.as_json:
-            record = error_record(error)
-            self._json({**record, "traceback": trace} if trace else record)
-        if self.as_json and not self.lost:
+            self._json(record)
+        self._log("error", "error", {name: value for name, value in record.items() if name != "type"}, error.message)
+        if (self.as_json and not self.lost) or self.log.as_json:
             return
         hint = f"  {error.hint}\n" if error.hint else ""
         self._write(self.err, self._shown(f"{trace}error: {error.message}\n{hint}"))
@@ -197,12 +218,12 @@ class Output:
         self._finish_step()
         self._record("step", plain(step))
         self._meter, self._told = Meter(step.name, time.monotonic()), time.monotonic()
-        if self.as_json:
-            return
-        if self.err.isatty():
+        line = f"{step.name} {step.detail}".rstrip()
+        self._log("info", "step", plain(step), line)
+        if self.err.isatty() and self._for_people("info"):
             self._bar(step)
         else:
-            self._line(f"{step.name} {step.detail}".rstrip())
+            self._line("info", line)
 
     def _advance(self, advance: Advance) -> None:
         now = time.monotonic()
@@ -222,8 +243,7 @@ class Output:
         meter = self._meter
         record = {**plain(meter), "seconds": round(now - meter.begun, 3)}
         del record["begun"]
-        self._record("progress", record)
-        self._line(f"{meter.step}: {meter.text(now)}")
+        self._say("info", "progress", record, f"{meter.step}: {meter.text(now)}")
 
     def _finish_step(self) -> None:
         self._tell(time.monotonic())
@@ -253,8 +273,22 @@ class Output:
         if self.as_json:
             self._json({"type": kind, "time": plain(datetime.now(UTC)), **record})
 
-    def _line(self, line: str) -> None:
-        if self.as_json:
+    def _say(self, level: Level, kind: str, record: Record, line: str) -> None:
+        """Tell the same in every form."""
+        self._record(kind, record)
+        self._log(level, kind, record, line)
+        self._line(level, line)
+
+    def _log(self, level: Level, event: str, record: Record, message: str) -> None:
+        if self.log.as_json and self.log.takes(level):
+            line = self._clean_texts(self.log.record(level, event, message, record))
+            self._write(self.err, json.dumps(line) + "\n")
+
+    def _for_people(self, level: Level) -> bool:
+        return self.log.takes(level) and not (self.as_json or self.log.as_json)
+
+    def _line(self, level: Level, line: str) -> None:
+        if not self._for_people(level):
             return
         if self._bars is not None:
             self._bars.console.print(self._shown(line), markup=False, highlight=False, soft_wrap=True)
@@ -283,9 +317,10 @@ class Output:
 
     def _shown(self, text: str) -> str:
         """Take secrets out, and write control characters out: names from a database must not steer a terminal."""
-        return _CONTROL.sub(_escaped, self._clean(text))
+        return _CONTROL.sub(_escaped, self.clean(text))
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
+        """Take secrets out."""
         for secret in self._patterns:
             text = secret.sub(MASK, text)
         return text
@@ -305,14 +340,14 @@ class Output:
             case list():
                 return [self._cleaned(key, item) for item in value]  # pyright: ignore[reportUnknownVariableType]
             case str() if key in _PROSE:
-                return self._clean(value)
+                return self.clean(value)
             case _:
                 return value
 
 
 # Fields of records that hold what people wrote, or what a server said.
 _PROSE = frozenset({
-    "address", "detail", "file", "grants", "hint", "message", "next_step", "point", "problem", "reason",
+    "address", "detail", "error", "file", "grants", "hint", "message", "next_step", "point", "problem", "reason",
     "traceback", "value", "warnings", "what", "where",
 })  # fmt: skip
 

@@ -49,6 +49,7 @@ def run(
     chunk_bytes: options.ChunkBytes = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
+    metrics_file: options.MetricsFile = None,
     config: options.Config = None,
     profile: options.Profile = None,
     json: options.Json = False,
@@ -60,7 +61,7 @@ def run(
     With source and archive alone it is a backup and a verification, of a sample or, once a week, of everything. The
     exit code is that of the first step that failed.
     """
-    with Job(locals(), job) as work:
+    with Job(locals(), job) as work, work.observed():
         from zbackup.cli.announce import Announcer
         from zbackup.cli.ran import run_lines, run_record
 

@@ -47,26 +47,36 @@ def backup_options(job: Job) -> BackupOptions:
 def back_up(job: Job, options: BackupOptions) -> BackupResult:
     """Make a backup, as the only run on its archive."""
     from zbackup import backup, lease
+    from zbackup.measure import of_backup
 
-    found, into = job.source(), job.archive()
-    with lease.hold(into, "backup", wait=job.settings.duration("wait"), report=job.report):
-        return backup.backup(into, found.dsn, options, fence=job.settings.text("fence"), report=job.report)
+    with job.observed("backup") as run:
+        found, into = job.source(), job.archive()
+        with lease.hold(into, "backup", wait=job.settings.duration("wait"), report=job.report):
+            result = backup.backup(into, found.dsn, options, fence=job.settings.text("fence"), report=job.report)
+        run.add(of_backup(result))
+        run.done(result.fault, into)
+    return result
 
 
 def verify(job: Job, level: Level, against: Connection | None = None) -> VerifyResult:
     """Verify the archive; with a connection also against its source, at the pace of the settings."""
     from zbackup import verify as use_case
     from zbackup.database.pace import Pace
+    from zbackup.measure import of_verify
 
     low = against is not None and job.settings.switch("low_impact")
-    return use_case.verify(
-        job.archive(),
-        level=level,
-        source=against.dsn if against else None,
-        jobs=job.jobs(low_impact=low),
-        pace=Pace(job.settings.size("rate_limit"), low_impact=low),
-        report=job.report,
-    )
+    with job.observed("verify") as run:
+        result = use_case.verify(
+            job.archive(),
+            level=level,
+            source=against.dsn if against else None,
+            jobs=job.jobs(low_impact=low),
+            pace=Pace(job.settings.size("rate_limit"), low_impact=low),
+            report=job.report,
+        )
+        run.add(of_verify(result, run.began, compared=against is not None))
+        run.done(result.fault, job.archive())
+    return result
 
 
 def rules(job: Job, forget: Iterable[str] = (), *, forget_amended: bool = False) -> Rules:
@@ -84,5 +94,12 @@ def rules(job: Job, forget: Iterable[str] = (), *, forget_amended: bool = False)
 def prune(job: Job, keep: Rules, *, yes: bool) -> PruneResult:
     """Prune the archive, or say what a prune would do."""
     from zbackup import prune as use_case
+    from zbackup.measure import of_prune
 
-    return use_case.prune(job.archive(), keep, grace=job.settings.duration("grace"), yes=yes, report=job.report)
+    with job.observed("prune") as run:
+        run.counts = yes
+        archive = job.archive()
+        result = use_case.prune(archive, keep, grace=job.settings.duration("grace"), yes=yes, report=job.report)
+        run.add(of_prune(result))
+        run.done(None, archive)
+    return result

@@ -127,7 +127,7 @@ def listing_lines(listing: Listing) -> Iterator[str]:
         source = window.source
         version = f", ZITADEL {source.zitadel_version}" if source.zitadel_version else ""
         yield (
-            f"generation {window.generation}{newest}, {window.backups} backups of database {source.database} "
+            f"generation {window.generation}{newest}, {many(window.backups, 'backup')} of database {source.database} "
             f"(system {source.system_identifier}{version}):"
         )
         yield f"  any moment from {when(window.first)} to {when(window.last)}, final up to {when(window.final)}"

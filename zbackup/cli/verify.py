@@ -33,6 +33,7 @@ def verify(
     low_impact: options.LowImpact = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
+    metrics_file: options.MetricsFile = None,
     config: options.Config = None,
     profile: options.Profile = None,
     json: options.Json = False,

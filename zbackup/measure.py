@@ -1,0 +1,85 @@
+"""What results say in metrics (metrics.py)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from zbackup.metrics import Sample
+
+if TYPE_CHECKING:
+    from zbackup.archive.archive import Archive
+    from zbackup.backup import BackupResult
+    from zbackup.prune import PruneResult
+    from zbackup.verify import VerifyResult
+
+# Why a horizon lies where it does (database/horizon.py).
+BLOCKERS = ("backend", "hidden", "prepared", "standby")
+
+# So many backups are counted; beyond that the newest one's word for it is taken, which knows of no prune.
+COUNTED = 10_000
+
+STEPS = 30
+
+
+def of_backup(result: BackupResult) -> Iterator[Sample]:
+    yield Sample("zbackup_restorable_newest_timestamp_seconds", result.recovery_point.timestamp())
+    if result.horizon is not None:
+        yield Sample("zbackup_horizon_timestamp_seconds", result.horizon.timestamp())
+        age = result.recovery_point - result.horizon
+        yield Sample("zbackup_horizon_age_seconds", age.total_seconds())
+    for kind in BLOCKERS:
+        since = [blocker.since for blocker in result.blockers if blocker.kind == kind]
+        yield Sample("zbackup_horizon_blockers", len(since), {"kind": kind})
+        ages = [(result.recovery_point - one).total_seconds() for one in since if one is not None]
+        yield Sample("zbackup_horizon_blocker_age_seconds", max(ages, default=0), {"kind": kind})
+    for part, rows in {"sealed": result.events, "tail": result.tail, "amended": result.amended}.items():
+        yield Sample("zbackup_backup_rows", rows, {"part": part})
+    yield Sample("zbackup_backup_raw_bytes", result.raw_bytes)
+    yield Sample("zbackup_backup_stored_bytes", result.stored_bytes)
+    yield Sample("zbackup_backup_tables_not_captured", len(result.not_captured))
+
+
+def of_verify(result: VerifyResult, began: float, *, compared: bool = False) -> Iterator[Sample]:
+    """Return what a verification found; `compared` tells that it looked at the source."""
+    for kind in ("damage", *(["source"] if compared else [])):
+        found = sum(finding.kind == kind for finding in result.findings)
+        yield Sample("zbackup_verify_findings", found, {"kind": kind, "level": result.level})
+    yield Sample("zbackup_verify_orphan_objects", result.orphans)
+    if result.ok:
+        yield Sample("zbackup_verify_timestamp_seconds", began, {"level": result.level})
+
+
+def of_prune(result: PruneResult) -> Iterator[Sample]:
+    yield Sample("zbackup_prune_removed_objects", result.removed)
+    yield Sample("zbackup_prune_removed_bytes", result.removed_bytes)
+    yield Sample("zbackup_prune_skipped_objects", len(result.skipped))
+
+
+def of_drill(steps: Mapping[str, float]) -> Iterator[Sample]:
+    """Return how many seconds each step took; only short plain names are told, and no more than STEPS."""
+    for step in [step for step in steps if re.fullmatch(r"[a-z][a-z_]{0,39}", step)][:STEPS]:
+        yield Sample("zbackup_drill_step_seconds", steps[step], {"step": step})
+
+
+def of_archive(archive: Archive) -> Iterator[Sample]:
+    """Look what can be restored of the newest generation. Raises ArchiveError, StoreError."""
+    from zbackup import inspect
+    from zbackup.counting import oldest
+
+    catalog = archive.catalog()
+    head = catalog.head()
+    if head is None:
+        return
+    manifest = archive.manifest(head)
+    window = inspect.window(archive, catalog, head, manifest, walk=head.number <= COUNTED)
+    if window.first is not None:
+        yield Sample("zbackup_restorable_oldest_timestamp_seconds", window.first.timestamp())
+    if window.final is not None:
+        yield Sample("zbackup_horizon_timestamp_seconds", window.final.timestamp())
+    yield Sample("zbackup_restorable_newest_timestamp_seconds", window.last.timestamp())
+    yield Sample("zbackup_backups", window.backups)
+    longest_ago = oldest(manifest.counted)
+    if longest_ago is not None:
+        yield Sample("zbackup_audit_oldest_timestamp_seconds", longest_ago.at.timestamp())
