@@ -98,11 +98,16 @@ def test_a_good_night(
 
 def test_two_settings_are_enough(archive: str, source: str, zbackup: Zbackup) -> None:
     """
-    Source and archive: a backup and a verification, and nothing that was not asked for.
+    Source and archive: a backup and a verification, and nothing that was not asked for; metrics tell of each.
     """
-    ran = zbackup("run", "--archive", archive, "--source", source, "--json")
+    ran = zbackup("run", "--archive", archive, "--source", source, "--metrics-file", "m.prom", "--json")
 
     assert ran.code == 0
+    told = Path("m.prom").read_text()
+    codes = [line for line in told.splitlines() if line.startswith("zbackup_last_exit_code{")]
+    assert {line.partition("command=")[2] for line in codes} == {
+        f'"{one}"}} 0.0' for one in ("backup", "run", "verify")
+    }
     assert outcomes(ran) == [("backup", "done"), ("verify", "done"), ("prune", "skipped")]
     assert ran.result["job"] is None
     assert ran.result["warnings"] == []
