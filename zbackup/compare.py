@@ -12,6 +12,7 @@ from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.database.connection import connect, source_errors
 from zbackup.database.export import digest_of, read_rows
+from zbackup.database.kept import Sessions
 from zbackup.database.pace import Pace
 from zbackup.database.portions import read_range
 from zbackup.database.shape import find_events_table
@@ -47,7 +48,8 @@ def compare(
         if manifest.horizon.at is not None and end < manifest.horizon.at:
             ranges.append((end, manifest.horizon.at, None))
         total = sum(chunk.raw_bytes for chunk in chunks)
-        with Snapshot(source) as snapshot, Workers(source, snapshot, jobs, LOCK_TIMEOUT, pace) as workers:
+        sessions = Sessions(source)
+        with Snapshot(sessions) as snapshot, Workers(sessions, snapshot, jobs, LOCK_TIMEOUT, pace) as workers:
 
             def differences(part: tuple[datetime, datetime, ChunkRef | None]) -> list[Difference]:
                 lo, hi, chunk = part
@@ -90,7 +92,12 @@ def compare_restored(
     rows = differences = 0
     named: list[str] = []
     words = {Change.CHANGED: "differs", Change.ADDED: "not restored", Change.REMOVED: "not in the source"}
-    with source_errors(source), Snapshot(source) as snapshot, Workers(source, snapshot, 1, LOCK_TIMEOUT, pace) as pool:
+    sessions = Sessions(source)
+    with (
+        source_errors(source),
+        Snapshot(sessions) as snapshot,
+        Workers(sessions, snapshot, 1, LOCK_TIMEOUT, pace) as pool,
+    ):
         table = find_events_table(snapshot.catalog).table
         with connect(restored) as ours, ours.transaction(), pool.borrow() as worker:
             here = read_rows(ours, find_events_table(ours).table, BEGINNING, until)

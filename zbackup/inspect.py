@@ -15,6 +15,7 @@ from zbackup.counting import oldest
 from zbackup.database.schema_text import SchemaCode
 from zbackup.errors import NotSupported, OutsideWindow, UsageError
 from zbackup.event import parse_instant
+from zbackup.plan import with_capture
 from zbackup.source import Source
 from zbackup.survey import schema_code, schema_text
 
@@ -27,6 +28,7 @@ class ListedBackup:
     kind: str
     parent: str | None
     started: datetime
+    finished: datetime
     snapshot: datetime
     horizon: datetime | None
     events: int
@@ -35,6 +37,10 @@ class ListedBackup:
     tail: int
     stored_bytes: int
     """what this backup added"""
+    event_bytes: int
+    """of these, for events that it sealed"""
+    capture_bytes: int
+    """of these, for its capture"""
     capture: bool
     amendments: int
     """rows amended by this backup"""
@@ -106,7 +112,7 @@ def listing(archive: Archive, limit: int | None = None) -> Listing:
     }
     manifests = {entry: archive.manifest(entry) for entry in heads}
     backups = tuple(
-        _listed(manifests.get(entry) or archive.manifest(entry), head=entry in heads, stray=entry not in lines)
+        listed(manifests.get(entry) or archive.manifest(entry), head=entry in heads, stray=entry not in lines)
         for entry in entries
     )
     longest_ago = oldest(manifests[heads[0]].counted) if heads else None
@@ -121,15 +127,16 @@ def listing(archive: Archive, limit: int | None = None) -> Listing:
     )
 
 
-def shown(archive: Archive, backup: str | None) -> Shown:
-    """Read one backup, by default the newest."""
+def shown(archive: Archive, backup: str | None, *, captured: bool = False) -> Shown:
+    """Read one backup, by default the newest, or the newest of its line that has a whole capture, if any has."""
     catalog = archive.catalog()
     entry = catalog.head() if backup is None else catalog.find(backup)
     if entry is None:
         raise OutsideWindow(
             f"{archive.store.address} holds no backup", hint="Run `zbackup backup` to make the first one."
         )
-    manifest = archive.manifest(entry)
+    newest = with_capture(archive, catalog, entry) if captured and backup is None else iter(())
+    manifest = next(newest, None) or archive.manifest(entry)
     return Shown(manifest, tuple(archive.chunks(manifest.log)))
 
 
@@ -163,7 +170,7 @@ def window(archive: Archive, catalog: Catalog, head: BackupName, manifest: Manif
     )
 
 
-def _listed(manifest: Manifest, *, head: bool, stray: bool) -> ListedBackup:
+def listed(manifest: Manifest, *, head: bool, stray: bool) -> ListedBackup:
     tail = totals_of(manifest.tail)
     mine = [found for found in manifest.amendments if found.backup == manifest.backup]
     return ListedBackup(
@@ -173,12 +180,15 @@ def _listed(manifest: Manifest, *, head: bool, stray: bool) -> ListedBackup:
         kind=manifest.kind,
         parent=BackupName.parse(manifest.parent).backup if manifest.parent else None,
         started=manifest.started,
+        finished=manifest.finished,
         snapshot=manifest.snapshot,
         horizon=manifest.horizon.at,
         events=manifest.sealed.rows,
         new_events=manifest.new.rows,
         tail=tail.rows,
         stored_bytes=manifest.stored_bytes,
+        event_bytes=manifest.new.stored_bytes,
+        capture_bytes=manifest.capture.new_bytes if manifest.capture else 0,
         capture=manifest.captured,
         amendments=sum(found.added + found.removed + found.changed for found in mine),
         head=head,

@@ -58,6 +58,8 @@ _TABLE = (
         "Time each backup may spend on counting older ranges.",
         timedelta(seconds=2),
     ),
+    Known("every", "duration", "Time between two looks of `follow` at the source.", timedelta(seconds=10)),
+    Known("capture_every", "duration", "Time between two captures and counts of `follow`.", timedelta(hours=1)),
     Known("horizon_margin", "duration", "Kept below the oldest transaction seen.", timedelta(seconds=10)),
     Known(
         "horizon_wait",
@@ -109,6 +111,7 @@ _TABLE = (
         "sample",
         choices=("sample", "full"),
     ),
+    Known("listen", "text", "HOST:PORT at which `follow` shows metrics over HTTP, under /metrics."),
     Known("metrics_file", "text", "File for Prometheus, to which each run writes how it went (textfile collector)."),
     Known(
         "tracing",

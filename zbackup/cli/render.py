@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from zbackup.cli.logs import Level, Log
 from zbackup.cli.records import Record, error_record, plain
 from zbackup.cli.texts import count, duration, size
+from zbackup.cli.visible import visible
 from zbackup.dsn import MASK
 from zbackup.errors import Interrupted, OutputLost, ZbackupError
 from zbackup.progress import Advance, ObjectStored, Progress, Retrying, Step, Warned
@@ -31,12 +32,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from zbackup.stop import Stop
+
 # JSON records of rows moved come at most this often, lines of text without a terminal less so.
 RECORD_SECONDS = 1.0
 LINE_SECONDS = 10.0
-
-# Also what makes text run the other way, or ends a line: what is reviewed must look as it is.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 @dataclass(slots=True)
@@ -86,6 +86,8 @@ class Output:
         self.stopping = threading.Event()
         self.observed = False
         """metrics tell how the run ended"""
+        self.stop: Stop | None = None
+        """for a command that ends by itself when it is asked"""
         self.lost = ""
         """why stdout took no more, although somebody may read it"""
         self.unread = False
@@ -112,8 +114,7 @@ class Output:
 
     def report(self, progress: Progress) -> None:
         """Show what happens (progress.Report). In a thread of a run that is to stop, raises Interrupted."""
-        if self.stopping.is_set() and threading.current_thread() is not threading.main_thread():
-            raise Interrupted("stopped")
+        self.expect_wanted()
         with self._lock:
             match progress:
                 case Step():
@@ -128,6 +129,11 @@ class Output:
                 case Warned():
                     self.warning(progress.message, progress.hint)
 
+    def expect_wanted(self) -> None:
+        """In a thread of a run that is to stop, raise Interrupted."""
+        if self.stopping.is_set() and threading.current_thread() is not threading.main_thread():
+            raise Interrupted("stopped")
+
     def warning(self, message: str, hint: str = "") -> None:
         record = {"message": message, "hint": hint}
         self._record("warning", record)
@@ -136,9 +142,12 @@ class Output:
             self._log("warning", "warning", record, message)
             self._line("warning", f"warning: {message}" + (f"\n  {hint}" if hint else ""))
 
-    def note(self, kind: str, record: Record, line: str) -> None:
-        """Tell something between progress and result."""
-        self._say("info", kind, record, line)
+    def note(self, kind: str, record: Record, line: str = "") -> None:
+        """Tell something between progress and result; without a line in JSON alone."""
+        self._record(kind, record)
+        if line:
+            self._log("info", kind, record, line)
+            self._line("info", line)
 
     def ended(self, code: int, seconds: float) -> None:
         """Tell a log for machines how the program ended."""
@@ -163,7 +172,7 @@ class Output:
     def row(self, line: str) -> None:
         """Give out one of many lines that a command returns: data, in which nothing is masked."""
         self._stop_bars()
-        self._write(self.out, (line if self.as_json else _CONTROL.sub(_escaped, line)) + "\n")
+        self._write(self.out, (line if self.as_json else visible(line)) + "\n")
 
     def data(self, data: bytes) -> None:
         """Give out bytes as they are. Raises OutputLost when they are not taken."""
@@ -316,8 +325,8 @@ class Output:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def _shown(self, text: str) -> str:
-        """Take secrets out, and write control characters out: names from a database must not steer a terminal."""
-        return _CONTROL.sub(_escaped, self.clean(text))
+        """Take secrets out, and write control characters out."""
+        return visible(self.clean(text))
 
     def clean(self, text: str) -> str:
         """Take secrets out."""
@@ -350,8 +359,3 @@ _PROSE = frozenset({
     "address", "detail", "error", "file", "grants", "hint", "message", "next_step", "point", "problem", "reason",
     "traceback", "value", "warnings", "what", "where",
 })  # fmt: skip
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"
