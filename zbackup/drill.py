@@ -367,8 +367,6 @@ class _Drill:
             again = f"`zbackup drill --generation {self.plan.generation} --at {point}` repeats it."
         return kind(
             f"the drill failed ({self.watch.step}): {error.message}",
-            step=self.watch.step,
-            reason=type(error).__name__,
             hint="\n  ".join(filter(None, (error.hint, again))),
         )
 

@@ -141,17 +141,11 @@ class Findings(ZbackupError):
 
 
 class DrillFailed(ZbackupError):
-    """`step` is where, `reason` the class of the error that ended it."""
-
     exit_code = 36
-
-    def __init__(self, message: str, *, step: str = "", reason: str = "", hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.step, self.reason = step, reason
 
 
 class ZitadelFailed(DrillFailed):
-    """ZITADEL's own setup or start."""
+    """It was ZITADEL's own setup or start; of the same exit code."""
 
 
 class Busy(ZbackupError):

@@ -41,6 +41,7 @@ class Namespace:
                     [*_SCRIPT, "hold", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     # Ctrl-C is for zbackup, which has to clean up first.
                     start_new_session=True,
