@@ -12,7 +12,11 @@ A run is measured by `observe.Observer.run` (in a command: `Job.observed`); noth
         run.done(result.fault, archive)         # and what can be restored now
 
 However that ends, exit code, duration and the instant of success or failure go into `--metrics-file`, into the board
-that `serve_metrics` shows, and to OpenTelemetry.
+that `serve_metrics` shows, and to OpenTelemetry. A command that goes on shows the board, and says that somebody looks:
+
+    job.observer.wanted = True
+    with serve(listen, job.observer.board):
+        ...
 """
 
 from __future__ import annotations
@@ -105,17 +109,21 @@ class Sample:
 
 
 def merged(old: Iterable[Sample], new: Iterable[Sample]) -> list[Sample]:
-    """Return what is known when new samples come: they replace those that they supersede, all others stay."""
-    new = list(new)
-    superseded = {sample.key for sample in new}
+    """
+    Return what is known when new samples come: they replace those that they supersede, all others stay.
+
+    Of two that are new the later one counts, for Prometheus takes each but once.
+    """
+    newest = {(sample.name, *sorted(sample.labels.items())): sample for sample in new}.values()
+    superseded = {sample.key for sample in newest}
     # A run that failed before it knew its archive is made good by any later one of its command.
-    commands = {sample.labels["command"] for sample in new if "command" in sample.labels}
+    commands = {sample.labels["command"] for sample in newest if "command" in sample.labels}
     kept = [
         sample
         for sample in old
         if sample.key not in superseded and (sample.archive or sample.labels.get("command") not in commands)
     ]
-    return _bounded(kept + new)
+    return _bounded([*kept, *newest])
 
 
 def _bounded(samples: list[Sample]) -> list[Sample]:

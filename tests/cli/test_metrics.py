@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from datetime import datetime
@@ -29,7 +30,9 @@ def file(bare: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def metrics(file: Path) -> dict[tuple[str, ...], float]:
-    """The values in a file, by name and labels but for the archive's."""
+    """The values in a file, by name and labels but for the archive's; each is there once."""
+    samples = [line.rpartition(" ")[0] for line in file.read_text().splitlines()]
+    assert len(samples) == len(set(samples))
     return {
         (one.name.removeprefix("zbackup_"), *(value for label, value in one.labels.items() if label != "archive")): (
             one.value
@@ -171,13 +174,14 @@ def test_commands_that_are_not_measured_write_nothing(zbackup: Zbackup, file: Pa
     assert not file.exists()
 
 
-@pytest.mark.parametrize("where", ["none/zbackup.prom", "theirs", "folder"])
+@pytest.mark.parametrize("where", ["none/zbackup.prom", "theirs", "folder", "pipe"])
 def test_a_file_that_cannot_be_written_is_a_warning(archive: str, zbackup: Zbackup, bare: Path, where: str) -> None:
     """
     The run is what it was, and what stands there stays.
     """
     (bare / "theirs").write_text("root:x:0:0\n")
     (bare / "folder").mkdir()
+    os.mkfifo(bare / "pipe")
     ran = zbackup("verify", "--archive", archive, "--metrics-file", str(bare / where))
     as_json = zbackup("verify", "--archive", archive, "--metrics-file", str(bare / where), "--json")
 
@@ -186,7 +190,7 @@ def test_a_file_that_cannot_be_written_is_a_warning(archive: str, zbackup: Zback
     assert as_json.result["type"] == "result"
     assert as_json.result["ok"]
     assert (bare / "theirs").read_text() == "root:x:0:0\n"
-    assert sorted(one.name for one in bare.iterdir()) == ["archive", "folder", "theirs", "work"]
+    assert sorted(one.name for one in bare.iterdir()) == ["archive", "folder", "pipe", "theirs", "work"]
 
 
 def test_a_run_that_is_stopped_is_told(archive: str, source: str, file: Path) -> None:

@@ -67,6 +67,16 @@ def test_a_run_replaces_what_it_measured_and_keeps_the_rest() -> None:
     assert values(merged(old, new)) == values([old[0], old[2], old[3], *new])
 
 
+def test_nothing_is_told_twice() -> None:
+    """
+    Prometheus refuses a page with two values of one series: of two that come at once the later one counts.
+    """
+    new = [sample(NEWEST, 1), sample(NEWEST, 2), *(sample("zbackup_drill_step_seconds", 1, step=one) for one in "ab")]
+
+    assert values(merged([], new)) == values(new[1:])
+    assert len(merged([], new)) == 3
+
+
 def test_samples_that_would_contradict_newer_ones_go() -> None:
     """
     An older version, steps of another drill, and a failure before the archive was known.
