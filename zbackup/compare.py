@@ -12,6 +12,7 @@ from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.database.connection import connect, source_errors
 from zbackup.database.export import digest_of
+from zbackup.database.kept import Sessions
 from zbackup.database.pace import Pace
 from zbackup.database.portions import read_range
 from zbackup.database.shape import find_events_table
@@ -47,7 +48,8 @@ def compare(
         if manifest.horizon.at is not None and end < manifest.horizon.at:
             ranges.append((end, manifest.horizon.at, None))
         total = sum(chunk.raw_bytes for chunk in chunks)
-        with Snapshot(source) as snapshot, Workers(source, snapshot, jobs, LOCK_TIMEOUT, pace) as workers:
+        sessions = Sessions(source)
+        with Snapshot(sessions) as snapshot, Workers(sessions, snapshot, jobs, LOCK_TIMEOUT, pace) as workers:
 
             def differences(part: tuple[datetime, datetime, ChunkRef | None]) -> list[Difference]:
                 lo, hi, chunk = part

@@ -231,7 +231,7 @@ def _captured(
     """
     for start in dict.fromkeys((answer, head)):
         first: Manifest | None = None
-        for manifest in _with_capture(archive, catalog, start):
+        for manifest in with_capture(archive, catalog, start):
             if schema and not (manifest.capture and manifest.capture.schema):
                 continue
             if manifest.snapshot <= at:
@@ -242,7 +242,7 @@ def _captured(
     return None
 
 
-def _with_capture(archive: Archive, catalog: Catalog, head: BackupName) -> Iterator[Manifest]:
+def with_capture(archive: Archive, catalog: Catalog, head: BackupName) -> Iterator[Manifest]:
     """Yield the backups of a line that have a whole capture, the newest first."""
     line = catalog.line(head)
     entry = next(line, None)

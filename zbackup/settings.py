@@ -57,6 +57,8 @@ _TABLE = (
         "Time each backup may spend on counting older ranges.",
         timedelta(seconds=2),
     ),
+    Known("every", "duration", "Time between two looks of `follow` at the source.", timedelta(seconds=10)),
+    Known("capture_every", "duration", "Time between two captures and counts of `follow`.", timedelta(hours=1)),
     Known("horizon_margin", "duration", "Kept below the oldest transaction seen.", timedelta(seconds=10)),
     Known(
         "horizon_wait",

@@ -117,7 +117,9 @@ def test_the_lock_names_no_host_and_hashes_everything() -> None:
     assert len(pinned) == len(re.findall(r"^\w", text, re.MULTILINE)) > 50
 
 
-@pytest.mark.parametrize("name", ["bootstrap", "test", "check", "demo", "bench", "soak", "lock", "../.ci/run"])
+@pytest.mark.parametrize(
+    "name", ["bootstrap", "test", "check", "demo", "playground", "bench", "soak", "lock", "../.ci/run"]
+)
 def test_scripts_can_be_run(name: str) -> None:
     """
     Each script is executable and is valid bash.

@@ -123,7 +123,7 @@ class Job:
         give_way()
         return 1
 
-    def store(self, *, create: bool = False) -> Store:
+    def store(self, *, create: bool = False, report: Report | None = None) -> Store:
         from zbackup.store.address import open_store
 
         address = self.settings.text("archive")
@@ -138,7 +138,7 @@ class Job:
             s3_endpoint=self._s3("s3_endpoint", bucket=bucket),
             s3_addressing=self._s3("s3_addressing", bucket=bucket),
             create=create,
-            report=self.report,
+            report=report or self.report,
         )
         self._opened.callback(store.close)
         return store

@@ -82,7 +82,7 @@ def restore(
             job.output.warning(warning)
         assert wanted is not None
         result = use_case.restore(job.archive(), wanted, job.point(at), chosen, report=job.report)
-        job.output.result("restore", restore_record(result), restore_lines(result))
+        job.output.result("restore", restore_record(result, found), restore_lines(result, found))
         if result.missing:
             raise typer.Exit(Findings.exit_code)
 

@@ -55,7 +55,7 @@ def plan_record(plan: RestorePlan, unit: Unit | None, masterkey: MasterkeyCheck 
     }
 
 
-def restore_record(result: RestoreResult) -> Record:
+def restore_record(result: RestoreResult, masterkey: MasterkeyCheck | None = None) -> Record:
     return {
         "events": result.events,
         "at": plain(result.at),
@@ -72,6 +72,7 @@ def restore_record(result: RestoreResult) -> Record:
         "recovered": _recovered_record(result.recovered) if result.recovered else None,
         "next_steps": plain(result.next_steps),
         "notices": list(result.notices),
+        "masterkey": masterkey_word(masterkey),
         "warnings": list(result.warnings),
         "done_before": result.done_before,
         "missing": [missing_record(one) for one in result.missing],
@@ -136,9 +137,7 @@ def plan_lines(plan: RestorePlan, unit: Unit | None, masterkey: MasterkeyCheck |
         }
     if unit is not None:
         said |= {"target": f"{_MODES[unit.survey.mode]} ({unit.survey.found})", **dict(_unit_pairs(unit))}
-    said["masterkey"] = masterkey_word(masterkey) + (
-        f": {len(masterkey.ids('fits'))} of {len(masterkey.keys)} keys proved" if masterkey else ""
-    )
+    said["masterkey"] = _masterkey(masterkey)
     yield from pairs(said.items())
     for other in plan.others:
         final = "final" if other.final else "not final"
@@ -151,7 +150,12 @@ def plan_lines(plan: RestorePlan, unit: Unit | None, masterkey: MasterkeyCheck |
     yield from warnings(plan.warnings)
 
 
-def restore_lines(result: RestoreResult) -> Iterator[str]:
+def _masterkey(found: MasterkeyCheck | None) -> str:
+    proved = f": {len(found.ids('fits'))} of {len(found.keys)} keys proved" if found else ""
+    return masterkey_word(found) + proved
+
+
+def restore_lines(result: RestoreResult, masterkey: MasterkeyCheck | None = None) -> Iterator[str]:
     if result.done_before:
         yield "this restore was already done; nothing was changed"
     yield f"restored {many(result.events, 'event')} as of {when(result.at)}"
@@ -179,6 +183,8 @@ def restore_lines(result: RestoreResult) -> Iterator[str]:
             if found.zitadel_needed
             else "",
         }
+    if masterkey is not None:
+        said["masterkey"] = _masterkey(masterkey)
     yield from pairs(said.items())
     if found is not None:
         for instance in found.instances:
