@@ -48,10 +48,8 @@ _TABLE = (
     Metric("zbackup_last_duration_seconds", "How long the last run took.", ("command",)),
     Metric("zbackup_restorable_oldest_timestamp_seconds", "The oldest instant that can be restored."),
     Metric("zbackup_restorable_newest_timestamp_seconds", "The newest instant that can be restored."),
-    Metric(
-        "zbackup_restorable_lag_seconds",
-        "Now minus the newest instant that can be restored; not in files, which know no now.",
-    ),
+    Metric("zbackup_confirmed_timestamp_seconds", "All that was committed at the source by then is in the archive."),
+    Metric("zbackup_lag_seconds", "Now minus that; not in files, which know no now."),
     Metric("zbackup_backups", "Backups of the newest generation."),
     Metric("zbackup_horizon_timestamp_seconds", "Up to here the log is final."),
     Metric("zbackup_horizon_age_seconds", "How far the horizon lay behind the clock of the last backup's snapshot."),
@@ -75,7 +73,7 @@ _TABLE = (
 )
 METRICS = {metric.name: metric for metric in _TABLE}
 
-LAG, NEWEST = "zbackup_restorable_lag_seconds", "zbackup_restorable_newest_timestamp_seconds"
+LAG, CONFIRMED = "zbackup_lag_seconds", "zbackup_confirmed_timestamp_seconds"
 
 # A file or a page tells of this many archives, those of the latest runs: whoever calls commands with ever new addresses
 # must not fill Prometheus.
@@ -151,7 +149,7 @@ class Board:
         """Return them, and the lag as of now (seconds since 1970)."""
         with self._lock:
             known = self._samples
-        return [*known, *(Sample(LAG, now - one.value, one.labels) for one in known if one.name == NEWEST)]
+        return [*known, *(Sample(LAG, now - one.value, one.labels) for one in known if one.name == CONFIRMED)]
 
     def text(self, now: float) -> bytes:
         return text(self.samples(now))

@@ -96,6 +96,10 @@ class Observer:
             if run.counts:
                 self._tell(run)
 
+    def note(self, run: Run) -> None:
+        """Tell of a run that was not watched from its beginning."""
+        self._tell(run)
+
     def close(self) -> None:
         """Send what is left to be sent."""
         if self.tracer:

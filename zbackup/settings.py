@@ -111,6 +111,7 @@ _TABLE = (
         choices=("sample", "full"),
     ),
     Known("metrics_file", "text", "File for Prometheus, to which each run writes how it went (textfile collector)."),
+    Known("listen", "text", "HOST:PORT where `follow` shows metrics, at /metrics."),
     Known(
         "tracing",
         "choice",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
+import urllib.request
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from zbackup.metrics import parse
 from zbackup.metrics_file import read_file
 
 from .conftest import start
@@ -164,6 +167,30 @@ def test_a_run_tells_of_itself_and_of_each_step(archive: str, source: str, zback
     assert [failed["last_exit_code", one] for one in commands] == [10, 10, 0, 0]
     assert whole["verify_findings", "damage", "full"] == 0
     assert whole["last_success_timestamp_seconds", "run"] == failed["last_success_timestamp_seconds", "run"]
+
+
+def test_follow_shows_how_things_stand(archive: str, source: str, file: Path) -> None:
+    """
+    After each look, over HTTP and in the file; while nothing is new no backup is made, and the lag stays small.
+    """
+    with start(
+        "follow", "--archive", archive, "--source", source, "--every", "0.2s", "--listen", "127.0.0.1:0"
+    ) as child:
+        try:
+            assert child.stderr is not None
+            told = next(found for line in child.stderr if (found := re.search(r"metrics at (http://\S+)", line)))
+            page, until = "", time.monotonic() + 60
+            while "zbackup_lag_seconds{" not in page and time.monotonic() < until:
+                with urllib.request.urlopen(told[1], timeout=10) as answer:  # noqa: S310
+                    page = answer.read().decode()
+        finally:
+            child.send_signal(signal.SIGTERM)
+            child.communicate(timeout=60)
+    shown = {one.name: one.value for one in parse(page)}
+
+    assert child.returncode == 0
+    assert 0 <= shown["zbackup_lag_seconds"] < 60
+    assert shown["zbackup_last_exit_code"] == metrics(file)["last_exit_code", "follow"] == 0
 
 
 def test_commands_that_are_not_measured_write_nothing(zbackup: Zbackup, file: Path) -> None:

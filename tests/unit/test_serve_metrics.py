@@ -14,7 +14,7 @@ import pytest
 from tests.fix_promtool import Promtool
 from zbackup import serve_metrics
 from zbackup.errors import UsageError
-from zbackup.metrics import NEWEST, Board, Sample
+from zbackup.metrics import CONFIRMED, Board, Sample
 from zbackup.serve_metrics import MOST_AT_ONCE, address, serve
 
 Answer = tuple[int, str, str]
@@ -23,7 +23,7 @@ Answer = tuple[int, str, str]
 @pytest.fixture
 def board() -> Board:
     board = Board()
-    board.update([Sample(NEWEST, 1_700_000_000, {"archive": "a"})])
+    board.update([Sample(CONFIRMED, 1_700_000_000, {"archive": "a"})])
     return board
 
 
@@ -51,7 +51,7 @@ def test_prometheus_gets_what_the_board_shows(at: tuple[str, int], board: Board,
     board.update([Sample("zbackup_backups", 3, {"archive": "a"})])
 
     assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
-    assert "zbackup_restorable_lag_seconds{" in page
+    assert "zbackup_lag_seconds{" in page
     assert promtool("check", "metrics", page=page).returncode == 0
     assert 'zbackup_backups{archive="a"} 3.0' in ask(at, "/metrics?again=1")[2]
 

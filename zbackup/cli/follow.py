@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +13,9 @@ from zbackup.cli.job import Job
 from zbackup.errors import Findings, UsageError
 from zbackup.stop import Stop
 from zbackup.values import Known, of_flag, way_out
+
+if TYPE_CHECKING:
+    from zbackup.outcome import Outcome
 
 LEAST = timedelta(milliseconds=100)
 
@@ -46,6 +51,8 @@ def follow(
     chunk_bytes: options.ChunkBytes = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
+    metrics_file: options.MetricsFile = None,
+    listen: options.Listen = None,
     config: options.Config = None,
     profile: options.Profile = None,
     json: options.Json = False,
@@ -58,7 +65,7 @@ def follow(
     counts come once an hour. Errors that pass are tried again for ever. SIGTERM and Ctrl-C end it with exit code 0.
     """
     stop = context.obj.stop = Stop()
-    with Job(locals()) as job:
+    with Job(locals()) as job, _shown(job):
         from zbackup import follow as use_case
         from zbackup.cli import steps
         from zbackup.cli.followed import Telling
@@ -79,6 +86,11 @@ def follow(
         store = job.store(report=telling.heard)
         telling.begin(found.dsn, store.address)
         last = None
+
+        def told(outcome: Outcome) -> None:
+            telling.tell(outcome)
+            _measure(job, outcome)
+
         try:
             last = use_case.follow(
                 store,
@@ -88,7 +100,7 @@ def follow(
                 fence=job.settings.text("fence"),
                 wait=job.settings.duration("wait"),
                 stop=stop,
-                on_outcome=telling.tell,
+                on_outcome=told,
                 report=telling.heard,
             )
         except BaseException:
@@ -99,6 +111,30 @@ def follow(
         job.output.result("follow", telling.record(), telling.lines())
         if not stop.asked and telling.not_captured:
             raise typer.Exit(Findings.exit_code)
+
+
+@contextmanager
+def _shown(job: Job) -> Generator[None]:
+    """Show metrics over HTTP, where that is wanted."""
+    from zbackup.serve_metrics import serve
+
+    listen = job.settings.text("listen")
+    if listen is None:
+        yield
+        return
+    with serve(listen, job.observer.board) as where:
+        job.output.tell(f"metrics at http://{where}/metrics")
+        yield
+
+
+def _measure(job: Job, outcome: Outcome) -> None:
+    from zbackup.measure import of_outcome
+    from zbackup.observe import Run
+
+    run = Run("follow", began=outcome.time.timestamp() - outcome.seconds)
+    run.done(outcome.error)
+    run.add(of_outcome(outcome))
+    job.observer.note(run)
 
 
 def _duration(text: str | None) -> timedelta | None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zbackup.cli.render import Output
     from zbackup.moment import RestorePoint
     from zbackup.observe import Observer, Run
-    from zbackup.progress import Progress
+    from zbackup.progress import Progress, Report
     from zbackup.settings import Setting
     from zbackup.store.base import Store
     from zbackup.zitadel.config_file import ZitadelConfig

@@ -70,6 +70,7 @@ PingUrl = Annotated[str | None, _of("ping_url", "URL")]
 OnSuccess = Annotated[str | None, _of("on_success")]
 OnFailure = Annotated[str | None, _of("on_failure")]
 Proof = Annotated[str | None, _of("proof")]
+Listen = Annotated[str | None, _of("listen", "HOST:PORT")]
 MetricsFile = Annotated[str | None, _of("metrics_file", "FILE")]
 
 At = Annotated[
