@@ -10,17 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-KINDS = {"/v1/traces": ExportTraceServiceRequest, "/v1/metrics": ExportMetricsServiceRequest}
 
 
 @dataclass(slots=True)
 class Collector:
     endpoint: str = ""
     headers: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
-    received: dict[str, list[Any]] = field(default_factory=lambda: {path: [] for path in KINDS})
+    received: dict[str, list[Any]] = field(default_factory=lambda: {"/v1/traces": [], "/v1/metrics": []})
     resources: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     bodies: list[bytes] = field(default_factory=list[bytes])
     silent: threading.Event | None = None
@@ -51,6 +47,10 @@ def attributes(holder: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    kinds = {"/v1/traces": ExportTraceServiceRequest, "/v1/metrics": ExportMetricsServiceRequest}
     kept = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -59,7 +59,7 @@ def collector() -> Iterator[Collector]:
             body = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
             if kept.silent is not None:
                 kept.silent.wait(30)
-            request = KINDS[self.path].FromString(body)
+            request = kinds[self.path].FromString(body)
             kept.received[self.path].append(request)
             kept.bodies.append(body)
             kept.headers.append(dict(self.headers))

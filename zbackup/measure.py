@@ -28,6 +28,7 @@ STEPS = 30
 
 def of_backup(result: BackupResult) -> Iterator[Sample]:
     yield Sample("zbackup_restorable_newest_timestamp_seconds", result.recovery_point.timestamp())
+    yield Sample("zbackup_confirmed_timestamp_seconds", result.recovery_point.timestamp())
     if result.horizon is not None:
         yield Sample("zbackup_horizon_timestamp_seconds", result.horizon.timestamp())
         age = result.recovery_point - result.horizon
@@ -41,21 +42,31 @@ def of_backup(result: BackupResult) -> Iterator[Sample]:
 
 
 def of_outcome(outcome: Outcome) -> Iterator[Sample]:
-    """Return what a tick of `follow` found; where nothing is new, all until now can be restored."""
+    """Return how things stand after one look of `follow`."""
     if outcome.result is not None:
         yield from of_backup(outcome.result)
     instants = {
-        "zbackup_restorable_newest_timestamp_seconds": outcome.confirmed,
-        "zbackup_restorable_oldest_timestamp_seconds": outcome.oldest,
-        "zbackup_horizon_timestamp_seconds": outcome.final,
-        "zbackup_audit_oldest_timestamp_seconds": outcome.audited,
+        "restorable_oldest": outcome.oldest,
+        "restorable_newest": outcome.newest,
+        "confirmed": outcome.confirmed,
+        "horizon": outcome.final,
+        "audit_oldest": outcome.audited,
     }
     for name, at in instants.items():
         if at is not None:
-            yield Sample(name, at.timestamp())
-    if outcome.horizon_age is not None and outcome.confirmed is not None:
+            yield Sample(f"zbackup_{name}_timestamp_seconds", at.timestamp())
+    if outcome.horizon_age is not None:
         yield Sample("zbackup_horizon_age_seconds", outcome.horizon_age)
-        yield from _of_blockers(outcome.blockers, outcome.confirmed)
+    yield from _of_blockers(outcome.blockers, outcome.time)
+
+
+def _of_blockers(blockers: Iterable[Blocker], at: datetime) -> Iterator[Sample]:
+    found = tuple(blockers)
+    for kind in BLOCKERS:
+        since = [blocker.since for blocker in found if blocker.kind == kind]
+        yield Sample("zbackup_horizon_blockers", len(since), {"kind": kind})
+        ages = [(at - one).total_seconds() for one in since if one is not None]
+        yield Sample("zbackup_horizon_blocker_age_seconds", max(ages, default=0), {"kind": kind})
 
 
 def of_verify(result: VerifyResult, began: float, *, compared: bool = False) -> Iterator[Sample]:
@@ -100,12 +111,3 @@ def of_archive(archive: Archive) -> Iterator[Sample]:
     longest_ago = oldest(manifest.counted)
     if longest_ago is not None:
         yield Sample("zbackup_audit_oldest_timestamp_seconds", longest_ago.at.timestamp())
-
-
-def _of_blockers(blockers: Iterable[Blocker], at: datetime) -> Iterator[Sample]:
-    found = list(blockers)
-    for kind in BLOCKERS:
-        since = [blocker.since for blocker in found if blocker.kind == kind]
-        yield Sample("zbackup_horizon_blockers", len(since), {"kind": kind})
-        ages = [(at - one).total_seconds() for one in since if one is not None]
-        yield Sample("zbackup_horizon_blocker_age_seconds", max(ages, default=0), {"kind": kind})

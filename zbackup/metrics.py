@@ -12,7 +12,11 @@ A run is measured by `observe.Observer.run` (in a command: `Job.observed`); noth
         run.done(result.fault, archive)         # and what can be restored now
 
 However that ends, exit code, duration and the instant of success or failure go into `--metrics-file`, into the board
-that `serve_metrics` shows, and to OpenTelemetry.
+that `serve_metrics` shows, and to OpenTelemetry. A command that goes on shows the board, and says that somebody looks:
+
+    job.observer.wanted = True
+    with serve(listen, job.observer.board):
+        ...
 """
 
 from __future__ import annotations
@@ -44,10 +48,8 @@ _TABLE = (
     Metric("zbackup_last_duration_seconds", "How long the last run took.", ("command",)),
     Metric("zbackup_restorable_oldest_timestamp_seconds", "The oldest instant that can be restored."),
     Metric("zbackup_restorable_newest_timestamp_seconds", "The newest instant that can be restored."),
-    Metric(
-        "zbackup_restorable_lag_seconds",
-        "Now minus the newest instant that can be restored; not in files, which know no now.",
-    ),
+    Metric("zbackup_confirmed_timestamp_seconds", "All that was committed at the source by then is in the archive."),
+    Metric("zbackup_lag_seconds", "Now minus that; not in files, which know no now."),
     Metric("zbackup_backups", "Backups of the newest generation."),
     Metric("zbackup_horizon_timestamp_seconds", "Up to here the log is final."),
     Metric("zbackup_horizon_age_seconds", "How far the horizon lay behind the clock of the last backup's snapshot."),
@@ -71,7 +73,7 @@ _TABLE = (
 )
 METRICS = {metric.name: metric for metric in _TABLE}
 
-LAG, NEWEST = "zbackup_restorable_lag_seconds", "zbackup_restorable_newest_timestamp_seconds"
+LAG, CONFIRMED = "zbackup_lag_seconds", "zbackup_confirmed_timestamp_seconds"
 
 # A file or a page tells of this many archives, those of the latest runs: whoever calls commands with ever new addresses
 # must not fill Prometheus.
@@ -105,17 +107,21 @@ class Sample:
 
 
 def merged(old: Iterable[Sample], new: Iterable[Sample]) -> list[Sample]:
-    """Return what is known when new samples come: they replace those that they supersede, all others stay."""
-    new = list(new)
-    superseded = {sample.key for sample in new}
+    """
+    Return what is known when new samples come: they replace those that they supersede, all others stay.
+
+    Of two that are new the later one counts, for Prometheus takes each but once.
+    """
+    newest = {(sample.name, *sorted(sample.labels.items())): sample for sample in new}.values()
+    superseded = {sample.key for sample in newest}
     # A run that failed before it knew its archive is made good by any later one of its command.
-    commands = {sample.labels["command"] for sample in new if "command" in sample.labels}
+    commands = {sample.labels["command"] for sample in newest if "command" in sample.labels}
     kept = [
         sample
         for sample in old
         if sample.key not in superseded and (sample.archive or sample.labels.get("command") not in commands)
     ]
-    return _bounded(kept + new)
+    return _bounded([*kept, *newest])
 
 
 def _bounded(samples: list[Sample]) -> list[Sample]:
@@ -143,7 +149,7 @@ class Board:
         """Return them, and the lag as of now (seconds since 1970)."""
         with self._lock:
             known = self._samples
-        return [*known, *(Sample(LAG, now - one.value, one.labels) for one in known if one.name == NEWEST)]
+        return [*known, *(Sample(LAG, now - one.value, one.labels) for one in known if one.name == CONFIRMED)]
 
     def text(self, now: float) -> bytes:
         return text(self.samples(now))

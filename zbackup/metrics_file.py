@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Generator, Iterable
@@ -36,6 +37,8 @@ def update(path: Path, samples: Iterable[Sample]) -> None:
 def read_file(path: Path) -> list[Sample]:
     """Read a file; none is an empty one. Raises OSError, and ValueError for a file that is none of zbackup's."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a terminal would be waited for
+            raise ValueError("it is no file")
         with path.open("rb") as file:
             page = file.read(MOST_BYTES + 1)
     except FileNotFoundError:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BUG = ZbackupError.exit_code
 
+LOOK_SECONDS = 600.0
+
 
 @dataclass(slots=True)
 class Run:
@@ -41,7 +43,7 @@ class Run:
         """
         Note with which fault the work was done, if with any that is not raised.
 
-        With an archive it is told, too, what can be restored of it, which takes a few requests.
+        With an archive it is told, too, what can be restored of it, which takes a few requests, every LOOK_SECONDS.
         """
         self.exit_code = fault.exit_code if fault else 0
         self.archive = archive
@@ -72,6 +74,7 @@ class Observer:
         """whether somebody reads metrics; to be set where the board is served"""
         self.tracer: Tracer | None = None
         self._archive, self._warn = archive, warn
+        self._looked: dict[str, float] = {}
         self._file = Path(metrics_file) if metrics_file is not None else None
 
     @contextmanager
@@ -100,7 +103,7 @@ class Observer:
 
     def _tell(self, run: Run) -> None:
         samples = run.measured(time.time())
-        if self.wanted and run.archive is not None and run.exit_code != Interrupted.exit_code:
+        if self.wanted and run.archive is not None and self._is_time(run.command):
             try:
                 samples += of_archive(run.archive)
             except ZbackupError as error:
@@ -111,12 +114,20 @@ class Observer:
             return
         try:
             metrics_file.update(self._file, samples)
-        except (OSError, ValueError) as error:
-            reason = error.strerror or str(error) if isinstance(error, OSError) else error
+        except Exception as error:
+            reason = (isinstance(error, OSError) and error.strerror) or error
             self._warn(
                 f"metrics file {self._file}: {reason}",
                 "The run is not affected. The file must be zbackup's own, in a folder that it can write.",
             )
+
+    def _is_time(self, command: str) -> bool:
+        """Whether to look into the archive again: not every few seconds, as one that goes on makes backups."""
+        now = time.monotonic()
+        if now - self._looked.get(command, -LOOK_SECONDS) < LOOK_SECONDS:
+            return False
+        self._looked[command] = now
+        return True
 
 
 def exit_code(failure: BaseException) -> int:

@@ -107,7 +107,6 @@ def _cut(request: socket.socket) -> None:
 class _Handler(BaseHTTPRequestHandler):
     server_version = "zbackup"
     sys_version = ""
-    timeout = LONGEST_SECONDS
 
     def __init__(self, board: Board, *request: Any) -> None:
         self._board = board

@@ -111,8 +111,8 @@ _TABLE = (
         "sample",
         choices=("sample", "full"),
     ),
-    Known("listen", "text", "HOST:PORT at which `follow` shows metrics over HTTP, under /metrics."),
     Known("metrics_file", "text", "File for Prometheus, to which each run writes how it went (textfile collector)."),
+    Known("listen", "text", "HOST:PORT where `follow` shows metrics, at /metrics."),
     Known(
         "tracing",
         "choice",

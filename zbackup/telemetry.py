@@ -117,7 +117,6 @@ class _Log(logging.Handler):
         super().__init__(logging.WARNING)
         self.clean, self._warn, self._told = clean, warn, False
         self._logger = logging.getLogger("opentelemetry")
-        self._before, self._logger.propagate = self._logger.propagate, False
         self._logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import time
+import urllib.request
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from zbackup.metrics import parse
 from zbackup.metrics_file import read_file
 
 from .conftest import start
@@ -29,7 +33,9 @@ def file(bare: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def metrics(file: Path) -> dict[tuple[str, ...], float]:
-    """The values in a file, by name and labels but for the archive's."""
+    """The values in a file, by name and labels but for the archive's; each is there once."""
+    samples = [line.rpartition(" ")[0] for line in file.read_text().splitlines()]
+    assert len(samples) == len(set(samples))
     return {
         (one.name.removeprefix("zbackup_"), *(value for label, value in one.labels.items() if label != "archive")): (
             one.value
@@ -163,6 +169,30 @@ def test_a_run_tells_of_itself_and_of_each_step(archive: str, source: str, zback
     assert whole["last_success_timestamp_seconds", "run"] == failed["last_success_timestamp_seconds", "run"]
 
 
+def test_follow_shows_how_things_stand(archive: str, source: str, file: Path) -> None:
+    """
+    After each look, over HTTP and in the file; while nothing is new no backup is made, and the lag stays small.
+    """
+    with start(
+        "follow", "--archive", archive, "--source", source, "--every", "0.2s", "--listen", "127.0.0.1:0"
+    ) as child:
+        try:
+            assert child.stderr is not None
+            told = next(found for line in child.stderr if (found := re.search(r"metrics at (http://\S+)", line)))
+            page, until = "", time.monotonic() + 60
+            while "zbackup_lag_seconds{" not in page and time.monotonic() < until:
+                with urllib.request.urlopen(told[1], timeout=10) as answer:  # noqa: S310
+                    page = answer.read().decode()
+        finally:
+            child.send_signal(signal.SIGTERM)
+            child.communicate(timeout=60)
+    shown = {one.name: one.value for one in parse(page)}
+
+    assert child.returncode == 0
+    assert 0 <= shown["zbackup_lag_seconds"] < 60
+    assert shown["zbackup_last_exit_code"] == metrics(file)["last_exit_code", "follow"] == 0
+
+
 def test_commands_that_are_not_measured_write_nothing(zbackup: Zbackup, file: Path) -> None:
     assert zbackup("list", "--archive", "x", "--bogus").code == 2
     assert zbackup("bakcup", "--archive", "x").code == 2
@@ -171,13 +201,14 @@ def test_commands_that_are_not_measured_write_nothing(zbackup: Zbackup, file: Pa
     assert not file.exists()
 
 
-@pytest.mark.parametrize("where", ["none/zbackup.prom", "theirs", "folder"])
+@pytest.mark.parametrize("where", ["none/zbackup.prom", "theirs", "folder", "pipe"])
 def test_a_file_that_cannot_be_written_is_a_warning(archive: str, zbackup: Zbackup, bare: Path, where: str) -> None:
     """
     The run is what it was, and what stands there stays.
     """
     (bare / "theirs").write_text("root:x:0:0\n")
     (bare / "folder").mkdir()
+    os.mkfifo(bare / "pipe")
     ran = zbackup("verify", "--archive", archive, "--metrics-file", str(bare / where))
     as_json = zbackup("verify", "--archive", archive, "--metrics-file", str(bare / where), "--json")
 
@@ -186,7 +217,7 @@ def test_a_file_that_cannot_be_written_is_a_warning(archive: str, zbackup: Zback
     assert as_json.result["type"] == "result"
     assert as_json.result["ok"]
     assert (bare / "theirs").read_text() == "root:x:0:0\n"
-    assert sorted(one.name for one in bare.iterdir()) == ["archive", "folder", "theirs", "work"]
+    assert sorted(one.name for one in bare.iterdir()) == ["archive", "folder", "pipe", "theirs", "work"]
 
 
 def test_a_run_that_is_stopped_is_told(archive: str, source: str, file: Path) -> None:

@@ -218,6 +218,17 @@ def test_a_masterkey_is_32_bytes_and_no_more_is_shown(elsewhere: Path) -> None:
     assert (len(found.value), found.newline) == (32, False)  # as ZITADEL takes it
 
 
+def test_headers_for_a_collector_are_secret() -> None:
+    """
+    As they are written and as they are meant, with the word before the key and without.
+    """
+    headers = "authorization=Bearer%20cAnAry-5ecret,x-tenant=one"
+
+    assert config.secrets(None, {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": headers}) == {
+        "Bearer%20cAnAry-5ecret", "Bearer cAnAry-5ecret", "cAnAry-5ecret",
+    }  # fmt: skip
+
+
 def test_every_default_is_written_as_it_is_read() -> None:
     for known in KNOWN.values():
         if known.default is not None:

@@ -17,7 +17,7 @@ from tests.fix_promtool import ROOT, Promtool
 from zbackup import metrics_file
 from zbackup.cli.reference import monitoring_page
 from zbackup.measure import STEPS, of_drill, of_verify
-from zbackup.metrics import ARCHIVES, LAG, METRICS, NEWEST, Board, Sample, merged, parse, text
+from zbackup.metrics import ARCHIVES, CONFIRMED, LAG, METRICS, Board, Sample, merged, parse, text
 from zbackup.verify import Finding, VerifyResult
 
 VERIFIED = VerifyResult(True, "default", (), 1, 1, 1, 0, 0, 1.0)
@@ -65,6 +65,20 @@ def test_a_run_replaces_what_it_measured_and_keeps_the_rest() -> None:
     new = [sample(SUCCESS, 9, command="verify")]
 
     assert values(merged(old, new)) == values([old[0], old[2], old[3], *new])
+
+
+def test_nothing_is_told_twice() -> None:
+    """
+    Prometheus refuses a page with two values of one series: of two that come at once the later one counts.
+    """
+    new = [
+        sample(CONFIRMED, 1),
+        sample(CONFIRMED, 2),
+        *(sample("zbackup_drill_step_seconds", 1, step=one) for one in "ab"),
+    ]
+
+    assert values(merged([], new)) == values(new[1:])
+    assert len(merged([], new)) == 3
 
 
 def test_samples_that_would_contradict_newer_ones_go() -> None:
@@ -134,9 +148,9 @@ def test_a_lighter_verification_does_not_hide_what_a_deeper_one_found() -> None:
 
 def test_a_board_knows_the_lag_as_of_now() -> None:
     board = Board()
-    board.update([sample(NEWEST, 1000)])
+    board.update([sample(CONFIRMED, 1000)])
 
-    assert {(one.name, one.value) for one in board.samples(1060)} == {(NEWEST, 1000), (LAG, 60)}
+    assert {(one.name, one.value) for one in board.samples(1060)} == {(CONFIRMED, 1000), (LAG, 60)}
 
 
 def test_the_file_can_be_read_by_all_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
@@ -204,9 +218,9 @@ def test_a_file_of_another_version_is_taken_over(tmp_path: Path) -> None:
     """
     path = tmp_path / "zbackup.prom"
     path.write_text('zbackup_of_tomorrow{archive="a"} 1\nzbackup_backups{archive="a"} 3\n')
-    metrics_file.update(path, [sample(NEWEST, 4)])
+    metrics_file.update(path, [sample(CONFIRMED, 4)])
 
-    assert {one.name for one in metrics_file.read_file(path)} == {"zbackup_backups", NEWEST}
+    assert {one.name for one in metrics_file.read_file(path)} == {"zbackup_backups", CONFIRMED}
 
 
 def test_another_who_holds_the_folder_is_not_waited_for_for_ever(
@@ -218,7 +232,7 @@ def test_another_who_holds_the_folder_is_not_waited_for_for_ever(
     held = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     try:
-        metrics_file.update(tmp_path / "zbackup.prom", [sample(NEWEST, 4)])
+        metrics_file.update(tmp_path / "zbackup.prom", [sample(CONFIRMED, 4)])
     finally:
         os.close(held)
 

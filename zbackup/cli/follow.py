@@ -95,6 +95,7 @@ def follow(
         at = measuring.serve(job.settings.text("listen"))
         telling.begin(found.dsn, store.address, at)
         last = None
+
         try:
             last = use_case.follow(
                 store,
