@@ -8,30 +8,37 @@ often.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-# Imported so that they are there when it forks: these are what the commands load when they need it.
-import zbackup.backup
-import zbackup.prune
-import zbackup.restore
-import zbackup.verify  # noqa: F401
 from scripts.peak import high_water
 from zbackup.__main__ import main
+from zbackup.archive.archive import Archive
 from zbackup.cli.main import main as run
 from zbackup.cli.render import Output
+from zbackup.moment import parse_point
+from zbackup.progress import Progress
+from zbackup.restore import RestoreOptions, restore
+from zbackup.store.local import LocalStore
 
-SECONDS = 120
+SECONDS = 240
+"""until a process that does not end is killed"""
+
+# Commands load these when they need them.
+_LOADED = ("zbackup.backup", "zbackup.verify", "zbackup.prune", "zbackup.inspect", "boto3.session")
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload([__name__])
+_FORKS.set_forkserver_preload([__name__, *_LOADED])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,15 @@ def forked_together(*commands: Sequence[str]) -> tuple[list[Ended], int]:
     assert ended.code == 0, ended.err
     told, peak = json.loads(ended.out)
     return [Ended(*each) for each in told], peak
+
+
+def killed_restore(
+    moment: int, where: Path, target: str, point: str = "latest", options: RestoreOptions | None = None
+) -> bool:
+    """Restore in a process that kills itself at its n-th progress record; False when it finished before."""
+    ended = _fork(_restore_until, (moment, where, target, point, options or RestoreOptions()), {})
+    assert ended.code in {0, -signal.SIGKILL}, ended.err
+    return ended.code != 0
 
 
 def _fork(work: Callable[..., None], values: Sequence[object], variables: Mapping[str, str]) -> Ended:
@@ -98,3 +114,13 @@ def _run_together(*commands: Sequence[str]) -> None:
         told.append((run(command, Output(out, err)), out.getvalue(), err.getvalue()))
     # Asked of the process's memory: the peak of getrusage is that of the process that forked, too.
     sys.stdout.write(json.dumps((told, high_water())))
+
+
+def _restore_until(moment: int, where: Path, target: str, point: str, options: RestoreOptions) -> None:
+    numbers = itertools.count(1)
+
+    def report(_: Progress) -> None:
+        if next(numbers) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    restore(Archive.open(LocalStore(where)), target, parse_point(point, datetime.now(UTC)), options, report=report)

@@ -34,8 +34,8 @@ from zbackup.source import Counters, EventTable
 
 LAST_DAYS = timedelta(days=1)
 """
-This much below the horizon, or below the source's clock where that went back, is counted at every backup: late rows
-are nearly always young.
+This much below the horizon, or below the source's clock where that went back, is counted at every backup, but for the
+increments in between that `follow` makes: late rows are nearly always young.
 """
 
 
@@ -65,6 +65,7 @@ class Audit:
     """end of the parent's log; rows between its last chunk and here would be late ones"""
     snapshot: datetime
     counted: tuple[Counted, ...]
+    recent: timedelta = LAST_DAYS
     amendments: list[Amendment] = field(default_factory=list[Amendment])
 
     def run(self, reasons: Reasons, budget: timedelta) -> None:
@@ -92,7 +93,7 @@ class Audit:
 
     def _routine(self, reasons: Reasons, budget: timedelta) -> list[_Range]:
         until = min(self.horizon, self.snapshot)
-        since = max(until, BEGINNING + LAST_DAYS) - LAST_DAYS
+        since = max(until, BEGINNING + self.recent) - self.recent
         newest = self._newest()
         young: list[_Range] = []
         for part in newest:

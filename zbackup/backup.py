@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,11 +23,12 @@ from zbackup.archive.manifest import (
     Manifest,
 )
 from zbackup.attempt import Attempt, BackupOptions, Rewritten
-from zbackup.database.connection import connect, source_errors
+from zbackup.database.connection import source_errors
+from zbackup.database.kept import Sessions
 from zbackup.database.sessions import naming_lockers
 from zbackup.errors import Findings, UsageError, ZbackupError
 from zbackup.progress import Report, Warned, silent
-from zbackup.source import Blocker
+from zbackup.source import Blocker, Counters
 from zbackup.zitadel import events
 
 # A table rewritten while it is read is read again under a new snapshot this often: setup rewrites it at most
@@ -70,6 +72,18 @@ class BackupResult:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A backup that was committed, and what whoever goes on from there wants to know."""
+
+    manifest: Manifest
+    result: BackupResult
+    counters: Counters | None
+    """as they were read before its snapshot"""
+    tail_seconds: float
+    """that the tail took"""
+
+
 def backup(
     archive: Archive,
     source: str,
@@ -88,31 +102,42 @@ def backup(
         CommitUnknown: the store did not say whether the manifest is stored.
 
     """
+    there = None if fence is None else Sessions(fence)
+    with closing(Sessions(source)) as sessions, closing(there) if there else nullcontext():
+        return increment(archive, sessions, options, fence=there, report=report).result
+
+
+def increment(
+    archive: Archive,
+    source: Sessions,
+    options: BackupOptions,
+    *,
+    fence: Sessions | None = None,
+    report: Report = silent,
+) -> Made:
+    """Do what `backup` does, on sessions of the caller's. Raises as it does."""
     begun = time.monotonic()
     _expect_spool(options.spool)
     with (
-        source_errors(source),
-        connect(source, lock_timeout=options.lock_timeout) as control,
+        source_errors(source.dsn),
+        source.borrow(options.lock_timeout) as control,
+        fence.borrow() if fence else nullcontext() as primary,
         naming_lockers(control, f"{events.SCHEMA}.{events.TABLE}"),
     ):
-        primary = connect(fence) if fence is not None else None
-        try:
-            for attempt in range(1, ATTEMPTS + 1):
-                try:
-                    run = Attempt(archive, source, options, report, control, primary)
-                    manifest = run.make()
-                except Rewritten as error:
-                    if attempt == ATTEMPTS:
-                        raise
-                    report(Warned(f"{error.message}; reading it again"))
-                else:
-                    raced = _raced(archive, manifest)
-                    for warning in raced:
-                        report(Warned(warning))
-                    return _result(manifest, run, raced, time.monotonic() - begun)
-        finally:
-            if primary is not None:
-                primary.close()
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                run = Attempt(archive, source, options, report, control, primary)
+                manifest = run.make()
+            except Rewritten as error:
+                if attempt == ATTEMPTS:
+                    raise
+                report(Warned(f"{error.message}; reading it again"))
+            else:
+                raced = _raced(archive, manifest)
+                for warning in raced:
+                    report(Warned(warning))
+                result = _result(manifest, run, raced, time.monotonic() - begun)
+                return Made(manifest, result, run.counters, run.tail_seconds)
     raise AssertionError
 
 

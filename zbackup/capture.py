@@ -14,13 +14,13 @@ from datetime import timedelta
 from functools import partial
 
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, Capture, CapturedTable, CaptureRef
+from zbackup.archive.manifest import FORMAT, Capture, CapturedTable, CaptureRef, Manifest
 from zbackup.archive.table import PART_BYTES, TableSink
 from zbackup.database.capture import CannotRead, Listed, Locked, list_tables, read_table, rewritten
 from zbackup.database.connection import Connection
 from zbackup.database.schema_dump import SchemaText, dump_schema
 from zbackup.database.snapshot import Snapshot, Workers
-from zbackup.errors import NotSupported
+from zbackup.errors import Damaged, NotSupported, ObjectMissing
 from zbackup.progress import Report, Step, Warned, silent
 from zbackup.zitadel import tables as known
 
@@ -70,6 +70,16 @@ def lacking(record: Capture) -> tuple[str, ...]:
     return tuple(
         name for name, why in record.missing.items() if why not in accepted and known.is_state(*name.split(".", 1))
     )
+
+
+def previous_capture(archive: Archive, before: Manifest | None) -> tuple[Capture | None, tuple[str, ...]]:
+    """Read the capture of a backup, whose unchanged tables are shared, or say why not: no reason to stop."""
+    if before is None or before.capture is None:
+        return None, ()
+    try:
+        return archive.capture(before.capture), ()
+    except (Damaged, ObjectMissing) as error:
+        return None, (f"{error.message}; all tables are stored again",)
 
 
 def capture(

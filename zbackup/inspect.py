@@ -15,6 +15,7 @@ from zbackup.counting import oldest
 from zbackup.database.schema_text import SchemaCode
 from zbackup.errors import NotSupported, OutsideWindow, UsageError
 from zbackup.event import parse_instant
+from zbackup.plan import with_capture
 from zbackup.source import Source
 from zbackup.survey import schema_code, schema_text
 
@@ -126,15 +127,16 @@ def listing(archive: Archive, limit: int | None = None) -> Listing:
     )
 
 
-def shown(archive: Archive, backup: str | None) -> Shown:
-    """Read one backup, by default the newest."""
+def shown(archive: Archive, backup: str | None, *, captured: bool = False) -> Shown:
+    """Read one backup, by default the newest, or the newest of its line that has a whole capture, if any has."""
     catalog = archive.catalog()
     entry = catalog.head() if backup is None else catalog.find(backup)
     if entry is None:
         raise OutsideWindow(
             f"{archive.store.address} holds no backup", hint="Run `zbackup backup` to make the first one."
         )
-    manifest = archive.manifest(entry)
+    newest = with_capture(archive, catalog, entry) if captured and backup is None else iter(())
+    manifest = next(newest, None) or archive.manifest(entry)
     return Shown(manifest, tuple(archive.chunks(manifest.log)))
 
 

@@ -85,3 +85,7 @@ class UpgradeWatch:
     def __call__(self, rows: list[bytes], facts: FrameFacts) -> None:
         if not self.seen and b"system" in facts.aggregate_types:
             self.seen = any(row.split(b"\t", 8)[7].startswith(UPGRADE_EVENTS) for row in rows if b"\tsystem.m" in row)
+
+
+def unseen(_rows: list[bytes], _facts: FrameFacts) -> None:
+    """Watch for nothing: in tails and ranges that are read again."""

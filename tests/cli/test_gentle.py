@@ -54,7 +54,7 @@ def test_a_rest_ends_with_the_run(resting: subprocess.Popen[str]) -> None:
     What is told to stop while it rests does so by itself, long before the rest would end.
     """
     resting.send_signal(signal.SIGTERM)
-    _, err = resting.communicate(timeout=40)
+    _, err = resting.communicate(timeout=120)
 
     assert resting.returncode == 130
     assert "stopped by a signal" in err

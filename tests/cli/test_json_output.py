@@ -157,7 +157,9 @@ def test_everything_said_is_documented_and_the_other_way_round(
         )
         assert gone.rowcount == 3
     assert run(0, "backup", *archive, "--source", source, "--audit", "--horizon-margin", "0")["amended"] == 3
-    first, second = (listed["backup"] for listed in run(0, "list", *archive)["backups"])
+    assert run(0, "follow", *archive, "--source", source, "--no-capture", "--count", "1")["committed"] == 1
+    run(10, "follow", *archive, "--source", "host=127.0.0.1 port=1", "--count", "1")
+    first, second, _ = (listed["backup"] for listed in run(0, "list", *archive)["backups"])
     run(0, "show", *archive, "--tracing", "log")
     shown = run(0, "show", *archive, "--schema")["schema"]
     assert shown["sha256"] == hashlib.sha256(shown["text"].encode()).hexdigest()
@@ -199,6 +201,7 @@ def test_everything_said_is_documented_and_the_other_way_round(
     run(0, "backup", *there, "--source", real)
     run(0, "show", *there, "--constraints")
     assert run(0, "restore", *there, "--target", new_database())["recovered"]["rerun"]
+    assert run(0, "drill", *there, "--target", real)["steps"]
 
     never = {"retrying", "warning", "Cover", "Explained", "Problem", "Missing", "MissingRows", "MissingSpan", "Skipped"}
     assert PAGE.keys() - seen <= never, PAGE.keys() - seen - never

@@ -267,9 +267,9 @@ def test_a_restore_cut_while(restores: Restores) -> None:
 
 def stop_when_stalled(wire: Wire, child: subprocess.Popen[str]) -> tuple[int, str]:
     with child:
-        assert wire.met.wait(60), child.communicate()
+        assert wire.met.wait(120), child.communicate()
         child.send_signal(signal.SIGTERM)
-        _, err = child.communicate(timeout=60)
+        _, err = child.communicate(timeout=120)
     return child.returncode, err
 
 

@@ -19,6 +19,7 @@ from zbackup.archive.archive import Archive
 from zbackup.backup import backup
 from zbackup.database.connection import connect
 from zbackup.database.export import select_rows
+from zbackup.database.kept import Sessions
 from zbackup.database.shape import find_events_table
 from zbackup.database.snapshot import Snapshot, Worker
 from zbackup.errors import NotSupported, SourceRefused, StoreError
@@ -91,10 +92,10 @@ def test_an_index_serves_every_slice(source: str, part: float, *, analyzed: bool
         execute(source, "ANALYZE eventstore.events2")
     rows = source_rows(source)
     begin = cursor_of(rows[int(len(rows) * part)]).created_at
-    with connect(source) as connection, Snapshot(source) as snapshot:
+    with connect(source) as connection, Snapshot(Sessions(source)) as snapshot:
         table = find_events_table(connection).table
         assert snapshot.id is not None
-        worker = Worker(source, snapshot.id, timedelta(seconds=1))
+        worker = Worker(Sessions(source), snapshot.id, timedelta(seconds=1))
         with closing(worker), worker.transaction() as reading:
             statement = select_rows(table, begin, begin.replace(year=9000))
             plan = [line for (line,) in reading.execute(b"EXPLAIN " + statement.as_bytes(reading)).fetchall()]

@@ -26,6 +26,7 @@ from zbackup.archive.table import read_table
 from zbackup.capture import NO_CAPTURE, Captured, CaptureOptions, capture
 from zbackup.database.connection import connect
 from zbackup.database.embedded import EmbeddedPostgres, standby_of
+from zbackup.database.kept import Sessions
 from zbackup.database.pace import Pace
 from zbackup.database.schema_dump import NoProgram, find_program
 from zbackup.database.snapshot import Snapshot, Workers
@@ -89,8 +90,8 @@ def run(
 ) -> Captured:
     with (
         connect(dsn) as control,
-        Snapshot(dsn) as snapshot,
-        Workers(dsn, snapshot, jobs, lock_timeout, pace) as workers,
+        Snapshot(Sessions(dsn)) as snapshot,
+        Workers(Sessions(dsn), snapshot, jobs, lock_timeout, pace) as workers,
         ThreadPoolExecutor(jobs) as pool,
     ):
         return capture(

@@ -24,6 +24,7 @@ from zbackup.compact import FACTOR
 from zbackup.database.connection import connect
 from zbackup.database.embedded import EmbeddedPostgres
 from zbackup.database.export import read_rows
+from zbackup.database.kept import Sessions
 from zbackup.database.pace import Pace
 from zbackup.database.portions import read_range
 from zbackup.database.shape import find_events_table
@@ -97,10 +98,10 @@ def expect_portions_to_meet(source: str) -> None:
     )
     pace = Pace(10**9)
     pace.portion_bytes = 20_000
-    with connect(source) as connection, Snapshot(source) as snapshot:
+    with connect(source) as connection, Snapshot(Sessions(source)) as snapshot:
         table = find_events_table(connection).table
         wanted = list(read_rows(connection, table, BEGINNING, END))
-        with Workers(source, snapshot, 1, timedelta(seconds=5), pace) as workers, workers.borrow() as worker:
+        with Workers(Sessions(source), snapshot, 1, timedelta(seconds=5), pace) as workers, workers.borrow() as worker:
             execute(source, "DELETE FROM eventstore.events2 WHERE aggregate_type = 'B'")
             found = list(read_range(worker, table, BEGINNING, END))
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,6 +16,7 @@ import pytest
 
 from tests.archived import TABLE, Maker, created, in_order
 from tests.fix_postgres import every_version
+from tests.forked import killed_restore
 from tests.history import COLUMNS, History, create_schema
 from tests.unit.rows import EPOCH, history, row
 from zbackup.archive.archive import Archive
@@ -384,39 +382,9 @@ def test_an_index_of_another_shape_is_left(sixty: Archive, database: str) -> Non
 # Interrupted
 
 
-KILLER = """
-import os, signal, sys
-from zbackup.archive.archive import Archive
-from zbackup.moment import parse_point
-from zbackup.restore import RestoreOptions, restore
-from zbackup.store.local import LocalStore
-from datetime import UTC, datetime
-
-where, target, point, moment, jobs = sys.argv[1:]
-left = int(moment)
-
-def report(progress):
-    global left
-    left -= 1
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-restore(Archive.open(LocalStore(where)), target, parse_point(point, datetime.now(UTC)),
-        RestoreOptions(jobs=int(jobs), proof="full", events_only=True), report=report)
-"""
-
-
 def killed_at(moment: int, where: Path, target: str, point: str, jobs: int = 1) -> bool:
     """Restore in a process that kills itself at its n-th progress record; False when it finished before."""
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, str(where), target, point, str(moment), str(jobs)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
-    return done.returncode != 0
+    return killed_restore(moment, where, target, point, RestoreOptions(jobs=jobs, proof="full", events_only=True))
 
 
 @pytest.mark.slow

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +14,7 @@ from psycopg.sql import SQL, Identifier
 from tests.fix_archive import Backup, execute, restored, source_rows
 from tests.fix_whole import one, table_rows
 from tests.fix_zitadel import add_user, clock, found, set_state, step, steps_of, system, whole, zitadel
+from tests.forked import killed_restore
 from tests.history import Command, create_schema, push
 from zbackup.archive.archive import Archive
 from zbackup.database.embedded import EmbeddedPostgres
@@ -545,34 +543,6 @@ def test_a_finished_restore_is_recognised(
         restored(archive, target)
 
 
-KILLER = """
-import os, signal, sys
-from datetime import UTC, datetime
-from zbackup.archive.archive import Archive
-from zbackup.moment import parse_point
-from zbackup.restore import restore
-from zbackup.store.local import LocalStore
-
-where, target, left = sys.argv[1], sys.argv[2], int(sys.argv[3])
-
-def report(progress):
-    global left
-    left -= 1
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-restore(Archive.open(LocalStore(where)), target, parse_point("latest", datetime.now(UTC)), report=report)
-"""
-
-
-def killed_at(moment: int, where: Path, target: str) -> bool:
-    """Restore in a process that kills itself at its n-th progress record; False when it finished before."""
-    command = [sys.executable, "-c", KILLER, str(where), target, str(moment)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
-    return done.returncode != 0
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["empty", "prepared"])
 def test_a_killed_restore_goes_on(
@@ -606,7 +576,7 @@ def test_a_killed_restore_goes_on(
     moment, died = 4, True
     while died:
         target = target_of(kind)
-        died = killed_at(moment, tmp_path / "archive", target)
+        died = killed_restore(moment, tmp_path / "archive", target)
         if died:
             assert one(target, "SELECT to_regclass('eventstore.events2') IS NULL") or moment < 12
             if moment % 2:
@@ -646,7 +616,7 @@ def test_the_same_words_go_on_with_what_they_meant(
     """
     first = back_up(capture=True).backup
     target = new_database()
-    assert killed_at(7, tmp_path / "archive", target)
+    assert killed_restore(7, tmp_path / "archive", target)
     with psycopg.connect(source) as connection:
         add_user(connection, "later")
     second = back_up(capture=True).backup

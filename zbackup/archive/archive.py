@@ -358,6 +358,11 @@ def _small(store: Store, name: str) -> bytes:
     return body
 
 
+def entry_of(manifest: Manifest) -> BackupName:
+    """Name a manifest as `commit` does."""
+    return name_of(manifest, hashlib.sha256(codec.dump(manifest)).hexdigest())
+
+
 def name_of(manifest: Manifest, sha256: str) -> BackupName:
     """Name a manifest whose bytes have this digest."""
     parent = BackupName.parse(manifest.parent).random if manifest.parent else None

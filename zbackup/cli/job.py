@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from zbackup import config, dsn
 from zbackup.cli.options import given_everywhere
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from zbackup.cli.render import Output
     from zbackup.moment import RestorePoint
     from zbackup.observe import Observer, Run
-    from zbackup.progress import Progress
+    from zbackup.progress import Progress, Report
     from zbackup.settings import Setting
     from zbackup.store.base import Store
     from zbackup.zitadel.config_file import ZitadelConfig
+
+T = TypeVar("T")
 
 _STRENGTH = ("default", "file", "profile", "job", "environment", "flag")
 
@@ -102,6 +104,9 @@ class Job:
     def report(self, progress: Progress) -> None:
         """Show what happens, and trace it (progress.Report)."""
         self.output.report(progress)
+        self.trace(progress)
+
+    def trace(self, progress: Progress) -> None:
         if self.observer.tracer:
             self.observer.tracer.report(progress)
 
@@ -123,7 +128,11 @@ class Job:
         give_way()
         return 1
 
-    def store(self, *, create: bool = False) -> Store:
+    def enter(self, context: AbstractContextManager[T]) -> T:
+        """Enter a context that lasts as long as the command."""
+        return self._opened.enter_context(context)
+
+    def store(self, *, create: bool = False, report: Report | None = None) -> Store:
         from zbackup.store.address import open_store
 
         address = self.settings.text("archive")
@@ -138,7 +147,7 @@ class Job:
             s3_endpoint=self._s3("s3_endpoint", bucket=bucket),
             s3_addressing=self._s3("s3_addressing", bucket=bucket),
             create=create,
-            report=self.report,
+            report=report or self.report,
         )
         self._opened.callback(store.close)
         return store

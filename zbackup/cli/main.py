@@ -3,7 +3,8 @@ The program: its commands, and how it ends.
 
 Every error becomes a message and an exit code of its own, see errors.py. Ctrl-C and SIGTERM stop the workers at
 their next report and end the program cleanly; a second one, or a worker that hangs, ends it at once. What a run
-leaves behind then is what a crash leaves: objects that no backup names.
+leaves behind then is what a crash leaves: objects that no backup names. A command that goes on until it is told
+to stop (`Output.stop`) is asked first, and has a few seconds to finish what it is at.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from zbackup.cli import (
     completion,
     diff,
     doctor,
+    drill,
     export,
+    follow,
     init,
     log,
     plan,
@@ -47,11 +50,14 @@ from zbackup.cli.version import print_version
 from zbackup.errors import Interrupted, OutputLost, UsageError, ZbackupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
 # Kubernetes kills 30 s after SIGTERM; before that we end by ourselves.
 GRACE_SECONDS = 20.0
+
+# So long may what is under way go on after that, before it is stopped like everything else.
+FINISH_SECONDS = 5.0
 
 STOPPED = "stopped by a signal"
 
@@ -103,6 +109,7 @@ for name, command in {
     "init": init.init,
     "doctor": doctor.doctor,
     "backup": backup.backup,
+    "follow": follow.follow,
     "list": list_command.list_,
     "show": show.show,
     "plan": plan.plan,
@@ -111,6 +118,7 @@ for name, command in {
     "export": export.export,
     "restore": restore.restore,
     "verify": verify.verify,
+    "drill": drill.drill,
     "prune": prune.prune,
     "report": report.report,
     "run": run_command.run,
@@ -192,13 +200,15 @@ def run() -> None:
         output.error(Interrupted(f"{STOPPED}; something did not end within {GRACE_SECONDS:g} s"))
         os._exit(Interrupted.exit_code)
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         if output.stopping.is_set():
             os._exit(Interrupted.exit_code)
+        if output.stop is not None and not output.stop.asked:
+            output.stop.ask()
+            _later(FINISH_SECONDS, lambda: signal.pthread_kill(threading.main_thread().ident or 0, number))
+            return
         output.stopping.set()
-        timer = threading.Timer(GRACE_SECONDS, give_up)
-        timer.daemon = True
-        timer.start()
+        _later(GRACE_SECONDS, give_up)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, stop)
@@ -208,6 +218,12 @@ def run() -> None:
     except KeyboardInterrupt:  # just before or after the command
         code = _end(output, _stopped())
     sys.exit(code)
+
+
+def _later(seconds: float, act: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, act)
+    timer.daemon = True
+    timer.start()
 
 
 def _masterkeys(arguments: Sequence[str]) -> Iterator[str]:

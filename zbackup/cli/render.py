@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from zbackup.stop import Stop
+
 # JSON records of rows moved come at most this often, lines of text without a terminal less so.
 RECORD_SECONDS = 1.0
 LINE_SECONDS = 10.0
@@ -84,6 +86,8 @@ class Output:
         self.stopping = threading.Event()
         self.observed = False
         """metrics tell how the run ended"""
+        self.stop: Stop | None = None
+        """for a command that ends by itself when it is asked"""
         self.lost = ""
         """why stdout took no more, although somebody may read it"""
         self.unread = False
@@ -110,8 +114,7 @@ class Output:
 
     def report(self, progress: Progress) -> None:
         """Show what happens (progress.Report). In a thread of a run that is to stop, raises Interrupted."""
-        if self.stopping.is_set() and threading.current_thread() is not threading.main_thread():
-            raise Interrupted("stopped")
+        self.expect_wanted()
         with self._lock:
             match progress:
                 case Step():
@@ -126,6 +129,11 @@ class Output:
                 case Warned():
                     self.warning(progress.message, progress.hint)
 
+    def expect_wanted(self) -> None:
+        """In a thread of a run that is to stop, raise Interrupted."""
+        if self.stopping.is_set() and threading.current_thread() is not threading.main_thread():
+            raise Interrupted("stopped")
+
     def warning(self, message: str, hint: str = "") -> None:
         record = {"message": message, "hint": hint}
         self._record("warning", record)
@@ -134,9 +142,12 @@ class Output:
             self._log("warning", "warning", record, message)
             self._line("warning", f"warning: {message}" + (f"\n  {hint}" if hint else ""))
 
-    def note(self, kind: str, record: Record, line: str) -> None:
-        """Tell something between progress and result."""
-        self._say("info", kind, record, line)
+    def note(self, kind: str, record: Record, line: str = "") -> None:
+        """Tell something between progress and result; without a line in JSON alone."""
+        self._record(kind, record)
+        if line:
+            self._log("info", kind, record, line)
+            self._line("info", line)
 
     def ended(self, code: int, seconds: float) -> None:
         """Tell a log for machines how the program ended."""

@@ -35,7 +35,8 @@ def show(
     """
     Show one backup.
 
-    Ranges, chunks, counts, sizes, source, horizon and what held it back, warnings.
+    Ranges, chunks, counts, sizes, source, horizon and what held it back, warnings. Of the newest, --schema and
+    --constraints mean the newest that has captured.
     """
     with Job(locals()) as job:
         from zbackup import inspect as use_case
@@ -44,7 +45,7 @@ def show(
 
         if schema and constraints:
             raise UsageError("--schema and --constraints are two questions", hint="Give one of them.")
-        shown = use_case.shown(job.archive(), backup)
+        shown = use_case.shown(job.archive(), backup, captured=schema or constraints)
         record = {**shown_record(shown), "constraints": None, "schema": None}
         if schema:
             from zbackup.cli.restored import schema_lines, schema_record

@@ -251,11 +251,14 @@ def _marks(backup: ListedBackup) -> Iterator[str]:
         yield f"{many(len(backup.warnings), 'warning')}"
 
 
+def blocker_text(found: Blocker) -> str:
+    who = " ".join(filter(None, (found.role, found.application, f"(pid {found.pid})" if found.pid else "")))
+    since = f" since {instant_text(found.since)}" if found.since else ""
+    return f"held back by {found.kind} {who}{since}{': ' if found.detail else ''}{found.detail}"
+
+
 def _blockers(blockers: Iterable[Blocker]) -> Iterator[str]:
-    for found in blockers:
-        who = " ".join(filter(None, (found.role, found.application, f"(pid {found.pid})" if found.pid else "")))
-        since = f" since {instant_text(found.since)}" if found.since else ""
-        yield f"  held back by {found.kind} {who}{since}{': ' if found.detail else ''}{found.detail}"
+    yield from (f"  {blocker_text(found)}" for found in blockers)
 
 
 def _amendments(amendments: Iterable[Amendment]) -> Iterator[str]:

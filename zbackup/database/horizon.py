@@ -35,7 +35,7 @@ from zbackup.database.standby import await_replay, expect_primary, in_recovery, 
 from zbackup.errors import SourceRefused
 from zbackup.event import instant_text
 from zbackup.progress import Report, Step, silent
-from zbackup.source import Blocker, Pending
+from zbackup.source import Blocker, HorizonRecord, Pending
 
 __all__ = ["Blocker", "Horizon", "Pending", "refuse_subscriber", "settle"]
 
@@ -68,6 +68,10 @@ class Horizon:
     pending: Pending | None
     """a clock that the next run may prove"""
     warnings: tuple[str, ...]
+
+    def record(self, at: datetime | None) -> HorizonRecord:
+        """Write it down for a manifest that goes by `at`."""
+        return HorizonRecord(at, self.basis, self.margin.total_seconds(), self.clock, self.blockers, self.pending)
 
 
 def settle(

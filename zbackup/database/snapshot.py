@@ -25,16 +25,18 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from zbackup.database.connection import cancel, connect
+from zbackup.database.connection import cancel
 from zbackup.database.export import ALONG_INDEX
+from zbackup.database.kept import Sessions
 from zbackup.database.pace import Pace
 
 
 class Snapshot:
     """Holds a snapshot until it is closed, exported but on a standby."""
 
-    def __init__(self, dsn: str) -> None:
-        self._connection = connect(dsn)
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._connection = sessions.take()
         self._connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         row = self._connection.execute(
             "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_export_snapshot() END, transaction_timestamp()"
@@ -54,8 +56,9 @@ class Snapshot:
         """The holding session, for reads of the catalog alone."""
         return self._connection
 
-    def close(self) -> None:
-        self._connection.close()
+    def close(self, *, kept: bool = True) -> None:
+        """End the snapshot; its session is one to be used again unless something failed in it."""
+        (self._sessions.give if kept else self._sessions.drop)(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -63,14 +66,15 @@ class Snapshot:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(kept=error is None)
 
 
 class Worker:
     """A session that reads in somebody's snapshot, one short transaction at a time."""
 
-    def __init__(self, dsn: str, snapshot: str, lock_timeout: timedelta, pace: Pace | None = None) -> None:
-        self.connection = connect(dsn)
+    def __init__(self, sessions: Sessions, snapshot: str, lock_timeout: timedelta, pace: Pace | None = None) -> None:
+        self._sessions = sessions
+        self.connection = sessions.take()
         self.pace = pace or Pace()
         self._snapshot = snapshot
         self._lock_timeout = lock_timeout
@@ -90,8 +94,8 @@ class Worker:
                 with contextlib.suppress(psycopg.OperationalError):
                     run("ROLLBACK")
 
-    def close(self) -> None:
-        self.connection.close()
+    def close(self, *, kept: bool = True) -> None:
+        (self._sessions.give if kept else self._sessions.drop)(self.connection)
 
 
 class Holder:
@@ -116,7 +120,7 @@ class Holder:
                     run("ROLLBACK TO reading")
                     run("RELEASE reading")
 
-    def close(self) -> None:
+    def close(self, *, kept: bool = True) -> None:
         """Leave it open: it belongs to the snapshot."""
 
 
@@ -136,13 +140,13 @@ class Workers:
     """
 
     def __init__(
-        self, dsn: str, snapshot: Snapshot, size: int, lock_timeout: timedelta, pace: Pace | None = None
+        self, sessions: Sessions, snapshot: Snapshot, size: int, lock_timeout: timedelta, pace: Pace | None = None
     ) -> None:
         self.pace = pace or Pace()
         self._idle: list[Worker | Holder] = (
             [Holder(snapshot, lock_timeout, self.pace)]
             if snapshot.id is None
-            else [Worker(dsn, snapshot.id, lock_timeout, self.pace) for _ in range(size)]
+            else [Worker(sessions, snapshot.id, lock_timeout, self.pace) for _ in range(size)]
         )
         self._all = list(self._idle)
         self._free = threading.Semaphore(len(self._all))
@@ -161,9 +165,9 @@ class Workers:
         self.pace.stop()
         cancel(worker.connection for worker in self._all)
 
-    def close(self) -> None:
+    def close(self, *, kept: bool = True) -> None:
         for worker in self._all:
-            worker.close()
+            worker.close(kept=kept)
 
     def __enter__(self) -> Self:
         return self
@@ -171,4 +175,4 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(kept=error is None)

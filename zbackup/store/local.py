@@ -43,6 +43,9 @@ _FILE_MODE, _FOLDER_MODE = 0o640, 0o750
 
 _KEPT = "Somebody protects it (chmod, chattr): take that back when it is to go."
 
+# Remembered folders: whoever stores for days makes thousands.
+_MOST_DURABLE = 1000
+
 # What link(2) answers where the file system has no hard links (FAT, SMB, some FUSE).
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
@@ -181,6 +184,8 @@ class LocalStore:
             below = self._root / part
             if below != self._root and not (below in self._durable and below.is_dir()):
                 _make_folder(below)
+                if len(self._durable) >= _MOST_DURABLE:
+                    self._durable.clear()
                 self._durable.add(below)
 
     def _walk(self, folder: str, prefix: str, *, fold: bool) -> Iterator[Stat]:
