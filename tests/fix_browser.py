@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 ARTEFACTS = Path(os.environ.get("ZBACKUP_ARTEFACTS") or Path(__file__).parents[1] / "build/artefacts")
 
-# Root needs the first; without the others it asks its maker for updates, and paints with a graphics card.
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+# Root needs the first; without the others it paints with a graphics card, keeps pictures in a memory that containers
+# have little of, and asks its maker for updates.
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+    "--disable-component-update",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
