@@ -10,9 +10,11 @@ from zbackup.__main__ import COLLECT_AFTER
 
 pytest_plugins = [
     "tests.fix_archive",
+    "tests.fix_browser",
     "tests.fix_clock",
     "tests.fix_collector",
     "tests.fix_disk",
+    "tests.fix_lived",
     "tests.fix_pings",
     "tests.fix_postgres",
     "tests.fix_promtool",

@@ -21,6 +21,7 @@ What can go wrong, one class per exit code.
       OutsideWindow                   32   no backup answers for that point in time
       Different                       33   the source differs from the archive (verify --source)
       Findings                        34   doctor found something; backup or restore --skip-damaged left something out
+      DrillFailed                     36   a drill could not bring back what it was to, or ZITADEL does not start on it
       Busy                            40   another run holds the lease
       Overtaken                       41   a prune may have removed what this run relies on; run it again
       Interrupted                     130  Ctrl-C or SIGTERM
@@ -137,6 +138,14 @@ class Different(ZbackupError):
 
 class Findings(ZbackupError):
     exit_code = 34
+
+
+class DrillFailed(ZbackupError):
+    exit_code = 36
+
+
+class ZitadelFailed(DrillFailed):
+    """It was ZITADEL's own setup or start; of the same exit code."""
 
 
 class Busy(ZbackupError):

@@ -49,17 +49,19 @@ def export(log: Log, form: Format, write: Write) -> Exported:
 
 
 @contextmanager
-def whole_file(path: Path) -> Generator[Write]:
+def whole_file(path: Path, *, replace: bool = False) -> Generator[Write]:
     """
-    Write a file that only its owner may read; it has its name when the block has ended well.
+    Write a file; it has its name when the block has ended well.
+
+    Only its owner may read it, unless it is to replace what is there: then as the umask says.
 
     Raises UsageError when there is something of that name, OutputLost when it cannot be written.
     """
-    if os.path.lexists(path):
+    if path.is_dir() or (not replace and os.path.lexists(path)):
         raise UsageError(f"{path} is there already", hint="Choose another name, or remove it.")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if replace else _MODE)
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor, for its mode
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -103,12 +103,14 @@ def follow(
     wait: timedelta = timedelta(0),
     stop: Stop,
     on_outcome: Callable[[Outcome], None],
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
     report: Report = silent,
 ) -> Outcome:
     """
     Go on until stopped, or as long as `following` says; return the last outcome.
 
-    `on_outcome` is called after each tick, in this thread; what it raises ends all.
+    `on_outcome` is called after each tick, in this thread; what it raises ends all. Both happen in a context that
+    `around` makes.
 
     Raises whatever error no time heals, after its outcome was told; what is no error of ours at once.
     """
@@ -117,8 +119,9 @@ def follow(
     end = None if following.duration is None else time.monotonic() + following.duration.total_seconds()
     try:
         while True:
-            outcome = follower.tick()
-            on_outcome(outcome)
+            with around():
+                outcome = follower.tick()
+                on_outcome(outcome)
             if outcome.error is not None and outcome.ends:
                 raise outcome.error
             left = outcome.pause if end is None else min(outcome.pause, end - time.monotonic())

@@ -28,6 +28,7 @@ class ListedBackup:
     kind: str
     parent: str | None
     started: datetime
+    finished: datetime
     snapshot: datetime
     horizon: datetime | None
     events: int
@@ -36,6 +37,10 @@ class ListedBackup:
     tail: int
     stored_bytes: int
     """what this backup added"""
+    event_bytes: int
+    """of these, for events that it sealed"""
+    capture_bytes: int
+    """of these, for its capture"""
     capture: bool
     amendments: int
     """rows amended by this backup"""
@@ -107,7 +112,7 @@ def listing(archive: Archive, limit: int | None = None) -> Listing:
     }
     manifests = {entry: archive.manifest(entry) for entry in heads}
     backups = tuple(
-        _listed(manifests.get(entry) or archive.manifest(entry), head=entry in heads, stray=entry not in lines)
+        listed(manifests.get(entry) or archive.manifest(entry), head=entry in heads, stray=entry not in lines)
         for entry in entries
     )
     longest_ago = oldest(manifests[heads[0]].counted) if heads else None
@@ -165,7 +170,7 @@ def window(archive: Archive, catalog: Catalog, head: BackupName, manifest: Manif
     )
 
 
-def _listed(manifest: Manifest, *, head: bool, stray: bool) -> ListedBackup:
+def listed(manifest: Manifest, *, head: bool, stray: bool) -> ListedBackup:
     tail = totals_of(manifest.tail)
     mine = [found for found in manifest.amendments if found.backup == manifest.backup]
     return ListedBackup(
@@ -175,12 +180,15 @@ def _listed(manifest: Manifest, *, head: bool, stray: bool) -> ListedBackup:
         kind=manifest.kind,
         parent=BackupName.parse(manifest.parent).backup if manifest.parent else None,
         started=manifest.started,
+        finished=manifest.finished,
         snapshot=manifest.snapshot,
         horizon=manifest.horizon.at,
         events=manifest.sealed.rows,
         new_events=manifest.new.rows,
         tail=tail.rows,
         stored_bytes=manifest.stored_bytes,
+        event_bytes=manifest.new.stored_bytes,
+        capture_bytes=manifest.capture.new_bytes if manifest.capture else 0,
         capture=manifest.captured,
         amendments=sum(found.added + found.removed + found.changed for found in mine),
         head=head,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from zbackup.metrics import Sample
@@ -11,7 +12,9 @@ from zbackup.metrics import Sample
 if TYPE_CHECKING:
     from zbackup.archive.archive import Archive
     from zbackup.backup import BackupResult
+    from zbackup.outcome import Outcome
     from zbackup.prune import PruneResult
+    from zbackup.source import Blocker
     from zbackup.verify import VerifyResult
 
 # Why a horizon lies where it does (database/horizon.py).
@@ -29,16 +32,30 @@ def of_backup(result: BackupResult) -> Iterator[Sample]:
         yield Sample("zbackup_horizon_timestamp_seconds", result.horizon.timestamp())
         age = result.recovery_point - result.horizon
         yield Sample("zbackup_horizon_age_seconds", age.total_seconds())
-    for kind in BLOCKERS:
-        since = [blocker.since for blocker in result.blockers if blocker.kind == kind]
-        yield Sample("zbackup_horizon_blockers", len(since), {"kind": kind})
-        ages = [(result.recovery_point - one).total_seconds() for one in since if one is not None]
-        yield Sample("zbackup_horizon_blocker_age_seconds", max(ages, default=0), {"kind": kind})
+    yield from _of_blockers(result.blockers, result.recovery_point)
     for part, rows in {"sealed": result.events, "tail": result.tail, "amended": result.amended}.items():
         yield Sample("zbackup_backup_rows", rows, {"part": part})
     yield Sample("zbackup_backup_raw_bytes", result.raw_bytes)
     yield Sample("zbackup_backup_stored_bytes", result.stored_bytes)
     yield Sample("zbackup_backup_tables_not_captured", len(result.not_captured))
+
+
+def of_outcome(outcome: Outcome) -> Iterator[Sample]:
+    """Return what a tick of `follow` found; where nothing is new, all until now can be restored."""
+    if outcome.result is not None:
+        yield from of_backup(outcome.result)
+    instants = {
+        "zbackup_restorable_newest_timestamp_seconds": outcome.confirmed,
+        "zbackup_restorable_oldest_timestamp_seconds": outcome.oldest,
+        "zbackup_horizon_timestamp_seconds": outcome.final,
+        "zbackup_audit_oldest_timestamp_seconds": outcome.audited,
+    }
+    for name, at in instants.items():
+        if at is not None:
+            yield Sample(name, at.timestamp())
+    if outcome.horizon_age is not None and outcome.confirmed is not None:
+        yield Sample("zbackup_horizon_age_seconds", outcome.horizon_age)
+        yield from _of_blockers(outcome.blockers, outcome.confirmed)
 
 
 def of_verify(result: VerifyResult, began: float, *, compared: bool = False) -> Iterator[Sample]:
@@ -83,3 +100,12 @@ def of_archive(archive: Archive) -> Iterator[Sample]:
     longest_ago = oldest(manifest.counted)
     if longest_ago is not None:
         yield Sample("zbackup_audit_oldest_timestamp_seconds", longest_ago.at.timestamp())
+
+
+def _of_blockers(blockers: Iterable[Blocker], at: datetime) -> Iterator[Sample]:
+    found = list(blockers)
+    for kind in BLOCKERS:
+        since = [blocker.since for blocker in found if blocker.kind == kind]
+        yield Sample("zbackup_horizon_blockers", len(since), {"kind": kind})
+        ages = [(at - one).total_seconds() for one in since if one is not None]
+        yield Sample("zbackup_horizon_blocker_age_seconds", max(ages, default=0), {"kind": kind})

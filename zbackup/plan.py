@@ -318,11 +318,16 @@ def _not_found(problem: str, archive: Archive, head: BackupName) -> NoReturn:
 
 def window(archive: Archive, head: Manifest) -> str:
     """Say from when to when a line of backups can be restored."""
-    chunks = archive.index(head.log.indexes[0]) if head.log.indexes else (*head.log.chunks, *head.tail)
-    first = next((first_of(chunk) for chunk in chunks if chunk.rows), None)
+    first = first_instant(archive, head)
     if first is None:
         return f"the window: generation {head.generation} holds no events"
     return f"the window {instant_text(first)} … {instant_text(head.snapshot)} of generation {head.generation}"
+
+
+def first_instant(archive: Archive, head: Manifest) -> datetime | None:
+    """Return when the first event of a line of backups was created; its window ends with the snapshot."""
+    chunks = archive.index(head.log.indexes[0]) if head.log.indexes else (*head.log.chunks, *head.tail)
+    return next((first_of(chunk) for chunk in chunks if chunk.rows), None)
 
 
 def _estimate(archive: Archive, made: RestorePlan) -> Estimate:

@@ -21,6 +21,7 @@ _TABLE = (
     Known("fence", "dsn", "The primary of a source that is a standby, to settle the horizon there."),
     Known("zitadel_config", "files", "ZITADEL's own YAML files, merged in order, for the source's connection."),
     Known("masterkey_file", "text", "File with ZITADEL's masterkey, to see whether it fits; else ZITADEL_MASTERKEY."),
+    Known("zitadel", "text", "The ZITADEL binary that a drill sets up and starts on what it restored."),
     Known("s3_endpoint", "url", "URL of an S3 server that is not AWS."),
     Known(
         "s3_addressing",
@@ -110,6 +111,7 @@ _TABLE = (
         "sample",
         choices=("sample", "full"),
     ),
+    Known("listen", "text", "HOST:PORT at which `follow` shows metrics over HTTP, under /metrics."),
     Known("metrics_file", "text", "File for Prometheus, to which each run writes how it went (textfile collector)."),
     Known(
         "tracing",

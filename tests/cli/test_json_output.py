@@ -132,7 +132,7 @@ def test_the_page_is_well_formed() -> None:
 
 
 def test_everything_said_is_documented_and_the_other_way_round(
-    bare: Path, source: str, new_database: Callable[[], str], held: Callable[..., tuple[Ran, set[str]]]
+    bare: Path, source: str, new_database: Callable[[], str], held: Callable[..., tuple[Ran, set[str]]], lived: Path
 ) -> None:
     """
     All commands, with everything in them that takes no special circumstances.
@@ -176,6 +176,7 @@ def test_everything_said_is_documented_and_the_other_way_round(
     run(0, "restore", *archive, "--target", target, "--at", "latest")
     assert run(0, "restore", *archive, "--target", target, "--at", "latest")["done_before"]
     run(0, "verify", *archive, "--full")
+    run(0, "report", "--archive", str(lived))
     run(34, "doctor", "--archive", str(bare / "nowhere"), "--source", source, "--grants")
     run(0, "config", *archive, "--source", source)
     assert run(0, "run", *archive, "--source", source, "--prune", "--grace", "10d")["prune"]["done"]
@@ -200,6 +201,7 @@ def test_everything_said_is_documented_and_the_other_way_round(
     run(0, "backup", *there, "--source", real)
     run(0, "show", *there, "--constraints")
     assert run(0, "restore", *there, "--target", new_database())["recovered"]["rerun"]
+    assert run(0, "drill", *there, "--target", real)["steps"]
 
     never = {"retrying", "warning", "Cover", "Explained", "Problem", "Missing", "MissingRows", "MissingSpan", "Skipped"}
     assert PAGE.keys() - seen <= never, PAGE.keys() - seen - never

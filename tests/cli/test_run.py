@@ -98,11 +98,16 @@ def test_a_good_night(
 
 def test_two_settings_are_enough(archive: str, source: str, zbackup: Zbackup) -> None:
     """
-    Source and archive: a backup and a verification, and nothing that was not asked for.
+    Source and archive: a backup and a verification, and nothing that was not asked for; metrics tell of each.
     """
-    ran = zbackup("run", "--archive", archive, "--source", source, "--json")
+    ran = zbackup("run", "--archive", archive, "--source", source, "--metrics-file", "m.prom", "--json")
 
     assert ran.code == 0
+    told = Path("m.prom").read_text()
+    codes = [line for line in told.splitlines() if line.startswith("zbackup_last_exit_code{")]
+    assert {line.partition("command=")[2] for line in codes} == {
+        f'"{one}"}} 0.0' for one in ("backup", "run", "verify")
+    }
     assert outcomes(ran) == [("backup", "done"), ("verify", "done"), ("prune", "skipped")]
     assert ran.result["job"] is None
     assert ran.result["warnings"] == []
@@ -191,17 +196,23 @@ def test_a_backup_that_is_not_whole_is_verified_and_nothing_pruned(
     assert "system.encryption_keys" in pings.got[1][2]
 
 
-def test_wrong_settings_are_announced_too(archive: str, zbackup: Zbackup, pings: Pings, bare: Path) -> None:
+def test_wrong_settings_are_announced_too(
+    archive: str, zbackup: Zbackup, pings: Pings, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
-    A configuration of ZITADEL that is not there one night is an error of usage, and a failed run.
+    A configuration of ZITADEL that is not there one night is an error of usage, and a failed run; secrets are taken out
+    of what is told elsewhere, too.
     """
-    night = toml(bare, archive, "", pings, 'zitadel_config = ["/nowhere/zitadel.yaml"]\n')
+    monkeypatch.setenv("PGPASSWORD", CANARY)
+    night = toml(bare, archive, "", pings, f'zitadel_config = ["/nowhere/{CANARY}.yaml"]\n')
     ran = zbackup(*night, "--json")
 
     assert (ran.code, ran.result["class"]) == (2, "UsageError")
     assert pings.paths == ["/a-secret-uuid/start", "/a-secret-uuid/fail"]
-    assert "/nowhere/zitadel.yaml" in pings.got[1][2]
-    assert [name for name, _, _ in hooked(bare)] == ["on_failure"]
+    assert pings.got[1][2] == "exit code 2: /nowhere/***.yaml: No such file or directory"
+    ((name, got, _),) = hooked(bare)
+    assert name == "on_failure"
+    assert CANARY not in ran.out + ran.err + json.dumps(got)
 
 
 def test_who_cannot_be_told_is_a_warning(archive: str, source: str, zbackup: Zbackup, pings: Pings) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,6 +25,8 @@ from tests.fix_postgres import StartPostgres
 from tests.history import create_schema, push
 from zbackup.archive.archive import Archive
 from zbackup.compact import FACTOR
+from zbackup.metrics import parse
+from zbackup.metrics_file import read_file
 from zbackup.verify import verify
 
 bare = cli.bare
@@ -295,3 +300,37 @@ def test_what_people_read_is_calm(archive: Archive, source: str) -> None:
     assert failed.stdout == ""
     assert failed.stderr.count("failed (exit code 10): ") == 1
     assert failed.stderr.count("Connection refused") == 2  # the one line, and the error at the end
+
+
+def test_metrics_are_shown_while_it_goes_on(
+    archive: Archive, source: str, follow: Callable[..., Follow], tmp_path: Path
+) -> None:
+    """
+    Over HTTP and in the file stands what the last look found, errors included; its end is no failure.
+    """
+    file = tmp_path / "zbackup.prom"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    run = follow("--listen", f"127.0.0.1:{port}", "--metrics-file", str(file))
+    confirmed = datetime.fromisoformat(run.until_caught_up(source)["confirmed"]).timestamp()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        shown = {(one.name, one.labels.get("command", "")): one.value for one in parse(answer.read().decode())}
+    with psycopg.connect(source) as connection:
+        connection.execute("ALTER TABLE eventstore.events2 RENAME TO gone")
+    # Each is measured when it has been told, so that the second one finds the first in the file.
+    failed = [run.until(lambda record: record["outcome"] == "failed")["error"]["exit_code"] for _ in range(2)]
+    written = {(one.name, one.labels.get("command", "")): one.value for one in read_file(file)}
+    with psycopg.connect(source) as connection:
+        connection.execute("ALTER TABLE eventstore.gone RENAME TO events2")
+    for _ in range(2):
+        run.until(lambda record: record["outcome"] != "failed")
+    assert run.end()["type"] == "result"
+    after = {(one.name, one.labels.get("command", "")): one.value for one in read_file(file)}
+
+    assert shown["zbackup_restorable_newest_timestamp_seconds", ""] >= confirmed
+    assert shown["zbackup_restorable_oldest_timestamp_seconds", ""] < confirmed
+    assert shown["zbackup_last_exit_code", "follow"] == 0
+    assert ("zbackup_last_failure_timestamp_seconds", "follow") not in shown
+    assert written["zbackup_last_exit_code", "follow"] == failed[0]
+    assert ("zbackup_last_failure_timestamp_seconds", "follow") in written
+    assert after["zbackup_last_exit_code", "follow"] == 0

@@ -111,8 +111,8 @@ class World:
         self.zbackup("restore", "--archive", archive, "--target", self.server.dsn(database), "--at", at, *flags)
         return database
 
-    def zbackup(self, *arguments: str) -> None:
-        """Run a command as an operator does, with nothing of this machine's settings."""
+    def zbackup(self, *arguments: str) -> str:
+        """Run a command as an operator does, with nothing of this machine's settings; return its stdout."""
         kept = {name: os.environ[name] for name in ("PATH", "ZBACKUP_PG_BIN") if name in os.environ}
         done = subprocess.run(
             [sys.executable, "-m", "zbackup", *arguments],
@@ -123,3 +123,4 @@ class World:
             check=False,
         )
         assert done.returncode == 0, f"zbackup {arguments[0]}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout

@@ -183,6 +183,8 @@ class Answers(BaseHTTPRequestHandler):
         world, body = self.world, self._body()
         if self.path == "/debug/ready":
             return {}
+        if self.path == "/.well-known/openid-configuration":
+            return {"issuer": f"http://{self._known_host()}"}
         instance = world.instances[self.headers["Host"].partition(":")[0]]
         world.bearer(instance, self.headers.get("Authorization", "").removeprefix("Bearer "))
         match [self.command, *self.path.removeprefix("/").split("/")]:
@@ -206,6 +208,16 @@ class Answers(BaseHTTPRequestHandler):
                 return world.sign_in(instance, body["checks"])
             case _:
                 raise Refused(404)
+
+    def _known_host(self) -> str:
+        """Return the Host header if it is of a domain of an instance."""
+        known = self.world.connection.execute(
+            "SELECT payload->>'domain' FROM eventstore.events2 WHERE event_type = 'instance.domain.added'"
+        )
+        host: str = self.headers["Host"]
+        if host.partition(":")[0] not in {domain for (domain,) in known}:
+            raise Refused(404)
+        return host
 
     def _body(self) -> dict[str, Any]:
         length = int(self.headers.get("Content-Length") or 0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,10 @@ from zbackup.cli.job import Job
 from zbackup.errors import Findings, UsageError
 from zbackup.stop import Stop
 from zbackup.values import Known, of_flag, way_out
+
+if TYPE_CHECKING:
+    from zbackup.outcome import Outcome
+    from zbackup.progress import Progress
 
 LEAST = timedelta(milliseconds=100)
 
@@ -46,6 +50,8 @@ def follow(
     chunk_bytes: options.ChunkBytes = None,
     s3_endpoint: options.S3Endpoint = None,
     s3_addressing: options.S3Addressing = None,
+    metrics_file: options.MetricsFile = None,
+    listen: options.Listen = None,
     config: options.Config = None,
     profile: options.Profile = None,
     json: options.Json = False,
@@ -61,7 +67,7 @@ def follow(
     with Job(locals()) as job:
         from zbackup import follow as use_case
         from zbackup.cli import steps
-        from zbackup.cli.followed import Telling
+        from zbackup.cli.followed import Measuring, Telling
 
         following = use_case.FollowOptions(
             every=job.settings.duration("every"),
@@ -75,9 +81,19 @@ def follow(
             )
         chosen = replace(steps.backup_options(job), audit=False)
         found = job.source()
-        telling = Telling(job.output, following)
-        store = job.store(report=telling.heard)
-        telling.begin(found.dsn, store.address)
+        telling, measuring = Telling(job.output, following), Measuring(job, stop)
+
+        def heard(progress: Progress) -> None:
+            telling.heard(progress)
+            job.trace(progress)
+
+        def told(outcome: Outcome) -> None:
+            telling.tell(outcome)
+            measuring.take(outcome)
+
+        store = job.store(report=heard)
+        at = measuring.serve(job.settings.text("listen"))
+        telling.begin(found.dsn, store.address, at)
         last = None
         try:
             last = use_case.follow(
@@ -88,8 +104,9 @@ def follow(
                 fence=job.settings.text("fence"),
                 wait=job.settings.duration("wait"),
                 stop=stop,
-                on_outcome=telling.tell,
-                report=telling.heard,
+                on_outcome=told,
+                around=measuring.tick,
+                report=heard,
             )
         except BaseException:
             if not stop.asked:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from zbackup.cli.records import Record, error_record, plain
 from zbackup.cli.render import Meter
 from zbackup.cli.texts import blocker_text, count, duration, many, pairs, size, when
 from zbackup.database.failures import shown
+from zbackup.measure import of_outcome
 from zbackup.progress import Advance, Step, Warned
+from zbackup.serve_metrics import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
+    from zbackup.cli.job import Job
     from zbackup.cli.render import Output
     from zbackup.follow import FollowOptions
+    from zbackup.observe import Run
     from zbackup.outcome import Outcome
     from zbackup.progress import Progress
+    from zbackup.stop import Stop
 
 SUMMARY_SECONDS = 60.0
 
@@ -69,11 +75,12 @@ class Telling:
         self.not_captured: tuple[str, ...] = ()
         """what the last capture lacked"""
 
-    def begin(self, dsn: str, address: str) -> None:
+    def begin(self, dsn: str, address: str, metrics: str | None) -> None:
         every, captures = self._following.every, self._following.capture_every
         self._output.tell(
             f"following {shown(dsn)} into {address}: a look every {duration(every.total_seconds())}, "
             f"captures and counts every {duration(captures.total_seconds())}"
+            + (f"; metrics at http://{metrics}/metrics" if metrics else "")
         )
 
     def heard(self, progress: Progress) -> None:
@@ -177,6 +184,35 @@ class Telling:
                 f"failing since {when(outcome.failing_since)}, {_tries(outcome.failures)}: {outcome.error.message}"
             )
         return "; ".join(parts)
+
+
+class Measuring:
+    """Each look as a run of its own in metrics and traces."""
+
+    def __init__(self, job: Job, stop: Stop) -> None:
+        self._job, self._stop = job, stop
+        self._run: Run | None = None
+
+    def serve(self, listen: str | None) -> str | None:
+        """Show metrics over HTTP until the command ends; return where. Raises UsageError."""
+        if listen is None:
+            return None
+        return self._job.enter(serve(listen, self._job.observer.board))
+
+    @contextmanager
+    def tick(self) -> Generator[None]:
+        with self._job.observed() as self._run:
+            try:
+                yield
+            except BaseException:
+                # A look that was ended because all is to end did not fail.
+                self._run.counts = not self._stop.asked
+                raise
+
+    def take(self, outcome: Outcome) -> None:
+        assert self._run is not None
+        self._run.add(of_outcome(outcome))
+        self._run.done(outcome.error)
 
 
 def increment_record(outcome: Outcome) -> Record:

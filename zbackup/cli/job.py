@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from zbackup import config, dsn
 from zbackup.cli.options import given_everywhere
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from zbackup.cli.render import Output
     from zbackup.moment import RestorePoint
     from zbackup.observe import Observer, Run
-    from zbackup.progress import Progress
+    from zbackup.progress import Progress, Report
     from zbackup.settings import Setting
     from zbackup.store.base import Store
     from zbackup.zitadel.config_file import ZitadelConfig
+
+T = TypeVar("T")
 
 _STRENGTH = ("default", "file", "profile", "job", "environment", "flag")
 
@@ -102,6 +104,9 @@ class Job:
     def report(self, progress: Progress) -> None:
         """Show what happens, and trace it (progress.Report)."""
         self.output.report(progress)
+        self.trace(progress)
+
+    def trace(self, progress: Progress) -> None:
         if self.observer.tracer:
             self.observer.tracer.report(progress)
 
@@ -122,6 +127,10 @@ class Job:
         self.no_effect("jobs", f"low_impact ({self.settings['low_impact'].origin}) reads with one worker")
         give_way()
         return 1
+
+    def enter(self, context: AbstractContextManager[T]) -> T:
+        """Enter a context that lasts as long as the command."""
+        return self._opened.enter_context(context)
 
     def store(self, *, create: bool = False, report: Report | None = None) -> Store:
         from zbackup.store.address import open_store

@@ -23,7 +23,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zbackup import config, dsn, errors
-from zbackup.cli import backup, completion, diff, doctor, export, follow, init, log, plan, prune, restore, show, verify
+from zbackup.cli import (
+    backup,
+    completion,
+    diff,
+    doctor,
+    drill,
+    export,
+    follow,
+    init,
+    log,
+    plan,
+    prune,
+    report,
+    restore,
+    show,
+    verify,
+)
 from zbackup.cli import config as config_command
 from zbackup.cli import list as list_command
 from zbackup.cli import run as run_command
@@ -102,7 +118,9 @@ for name, command in {
     "export": export.export,
     "restore": restore.restore,
     "verify": verify.verify,
+    "drill": drill.drill,
     "prune": prune.prune,
+    "report": report.report,
     "run": run_command.run,
     "config": config_command.config,
     "completion": completion.completion,

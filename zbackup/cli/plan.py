@@ -60,15 +60,20 @@ def refused(unit: Unit | None) -> None:
 def resolved(job: Job, at: str, generation: str | None) -> RestorePlan:
     """Make a plan and tell which instant it is of, before anything happens."""
     from zbackup import plan as use_case
-    from zbackup.cli.records import plain
-    from zbackup.cli.texts import when
 
     point = job.point(at)
     made = use_case.plan(job.archive(), point, generation=generation, report=job.report)
+    tell_resolved(job, at, made)
+    return made
+
+
+def tell_resolved(job: Job, at: str, made: RestorePlan) -> None:
+    from zbackup.cli.records import plain
+    from zbackup.cli.texts import when
+
     instant = when(made.at, f"the whole of backup {made.backup}, as of {when(made.snapshot)}")
     record = {"point": at, "at": plain(made.at), "backup": made.backup, "generation": made.generation}
     job.output.note("resolved", record, f"{at} is {instant} (generation {made.generation})")
-    return made
 
 
 def checked(job: Job, made: RestorePlan, masterkey: bytes | None) -> tuple[RestorePlan, MasterkeyCheck | None]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from zbackup.cli.logs import Level, Log
 from zbackup.cli.records import Record, error_record, plain
 from zbackup.cli.texts import count, duration, size
+from zbackup.cli.visible import visible
 from zbackup.dsn import MASK
 from zbackup.errors import Interrupted, OutputLost, ZbackupError
 from zbackup.progress import Advance, ObjectStored, Progress, Retrying, Step, Warned
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 # JSON records of rows moved come at most this often, lines of text without a terminal less so.
 RECORD_SECONDS = 1.0
 LINE_SECONDS = 10.0
-
-# Also what makes text run the other way, or ends a line: what is reviewed must look as it is.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 @dataclass(slots=True)
@@ -174,7 +172,7 @@ class Output:
     def row(self, line: str) -> None:
         """Give out one of many lines that a command returns: data, in which nothing is masked."""
         self._stop_bars()
-        self._write(self.out, (line if self.as_json else _CONTROL.sub(_escaped, line)) + "\n")
+        self._write(self.out, (line if self.as_json else visible(line)) + "\n")
 
     def data(self, data: bytes) -> None:
         """Give out bytes as they are. Raises OutputLost when they are not taken."""
@@ -327,8 +325,8 @@ class Output:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     def _shown(self, text: str) -> str:
-        """Take secrets out, and write control characters out: names from a database must not steer a terminal."""
-        return _CONTROL.sub(_escaped, self.clean(text))
+        """Take secrets out, and write control characters out."""
+        return visible(self.clean(text))
 
     def clean(self, text: str) -> str:
         """Take secrets out."""
@@ -361,8 +359,3 @@ _PROSE = frozenset({
     "address", "detail", "error", "file", "grants", "hint", "message", "next_step", "point", "problem", "reason",
     "traceback", "value", "warnings", "what", "where",
 })  # fmt: skip
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"

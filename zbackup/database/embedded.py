@@ -16,8 +16,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from signal import SIGQUIT
 from typing import Literal, Self
 
 from psycopg.conninfo import make_conninfo
@@ -32,7 +35,7 @@ from zbackup.database.programs import (
 )
 from zbackup.errors import NotSupported, ZbackupError
 
-__all__ = ["EmbeddedPostgres", "Setting", "StopMode", "available_versions", "find_bindir", "standby_of"]
+__all__ = ["EmbeddedPostgres", "Setting", "StopMode", "available_versions", "end_server", "find_bindir", "standby_of"]
 
 ROLE = "postgres"
 """The superuser of every embedded server."""
@@ -68,10 +71,18 @@ class EmbeddedPostgres:
         settings: Mapping[str, Setting] | None = None,
         port: int | None = None,
         locale: str | None = None,
+        scratch: Path | None = None,
+        enter: Sequence[str] = (),
     ) -> None:
-        """Choose a `port` to listen on 127.0.0.1 too (0: a free one), a `locale` other than C.UTF-8."""
+        """
+        Choose a `port` to listen on 127.0.0.1 too (0: a free one), a `locale` other than C.UTF-8.
+
+        `scratch` is a folder for what else would be temporary (socket, a copy of the programs), which stays. `enter`
+        is what comes before a user and a command, so that it runs in a namespace (namespace.py): the server does
+        then, and is reached from outside by its socket.
+        """
         self.user = server_user()
-        self.bindir = runnable(bindir or find_bindir(version), self.user)
+        self.bindir = runnable(bindir or find_bindir(version), self.user, scratch)
         self.settings = dict(settings or {})
         self.port = _free_port() if port == 0 else port or 5432
         self.password = secrets.token_urlsafe(12)
@@ -80,6 +91,8 @@ class EmbeddedPostgres:
         self._given = Path(directory).absolute() if directory is not None else None
         self._home = self._given
         self._socket: Path | None = None
+        self._scratch = scratch
+        self._enter = tuple(enter)
         self._started = False
 
     @property
@@ -127,7 +140,7 @@ class EmbeddedPostgres:
             self._home = Path(tempfile.mkdtemp(prefix="zbackup-pg-"))
             self._home.chmod(0o755)
         if self._socket is None:
-            self._socket = _short_folder(self.port)
+            self._socket = _short_folder(self.port, self._scratch)
             self._give(self._socket)
         if self.running:
             raise ZbackupError(f"embedded PostgreSQL: a server runs in {self.data} already")
@@ -147,7 +160,7 @@ class EmbeddedPostgres:
         config.chmod(0o644)
         self._started = True
         option = shlex.quote(f"--config-file={config}")
-        self._pg_ctl("start", "-l", log, "-o", option, "-t", START_SECONDS)
+        self._pg_ctl("start", "-l", log, "-o", option, "-t", START_SECONDS, enter=self._enter)
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Stop the server if it was started here. `immediate` is a crash: the next start recovers."""
@@ -215,12 +228,18 @@ class EmbeddedPostgres:
             "unix_socket_directories": str(self._socket),
         }
 
-    def _pg_ctl(self, verb: str, *options: object, check: bool = True) -> int:
+    def _pg_ctl(self, verb: str, *options: object, check: bool = True, enter: Sequence[str] = ()) -> int:
         wait = () if verb == "status" else ("-w",)
-        return self._call("pg_ctl", verb, "-D", self.data, "-s", *wait, *options, check=check).returncode
+        return self._call("pg_ctl", verb, "-D", self.data, "-s", *wait, *options, check=check, enter=enter).returncode
 
-    def _call(self, program: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = run_as(self.user, self.directory, self.bindir / program, *arguments)
+    def _call(
+        self, program: str, *arguments: object, check: bool = True, enter: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        command = (self.bindir / program, *arguments)
+        if enter:  # which changes to the user by itself
+            done = run_as(None, self.directory, *enter, self.user or "-", *command)
+        else:
+            done = run_as(self.user, self.directory, *command)
         if check and done.returncode != 0:
             log = self.directory / "log"
             tail = log.read_text(errors="replace").splitlines()[-5:] if log.exists() else []
@@ -232,6 +251,35 @@ class EmbeddedPostgres:
         if self.user is not None:
             account = pwd.getpwnam(self.user)
             os.chown(path, account.pw_uid, account.pw_gid)
+
+
+def end_server(directory: Path) -> None:
+    """Let the server in a folder crash, whoever started it. Raises ZbackupError where it does not end."""
+    pid_file, data = directory / "data/postmaster.pid", os.fsencode(directory / "data")
+    deadline = time.monotonic() + START_SECONDS
+    number = SIGQUIT
+    while (pid := _first_line(pid_file)).isdecimal() and data in _words_of(pid):
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), number)
+        number = 0
+        if time.monotonic() > deadline:
+            raise ZbackupError(f"embedded PostgreSQL: process {pid} in {directory} does not end")
+        time.sleep(0.05)
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text().partition("\n")[0]
+    except OSError:
+        return ""
+
+
+def _words_of(pid: str) -> list[bytes]:
+    """Return the command line of a process; nothing where it is gone, or the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 class _Standby(EmbeddedPostgres):
@@ -254,8 +302,8 @@ def standby_of(
     return standby
 
 
-def _short_folder(port: int) -> Path:
-    for place in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - a long TMPDIR does not fit
+def _short_folder(port: int, scratch: Path | None) -> Path:
+    for place in (scratch or tempfile.gettempdir(), "/tmp"):  # noqa: S108 - a long TMPDIR does not fit
         folder = Path(tempfile.mkdtemp(prefix="zb-", dir=place))
         if len(os.fsencode(folder / f".s.PGSQL.{port}")) <= SOCKET_PATH_BYTES:
             return folder

@@ -67,12 +67,16 @@ def server_user() -> str | None:
 
 
 @cache
-def runnable(bindir: Path, user: str | None) -> Path:
-    """Return `bindir`, or a copy that `user` can run when a folder above is closed to that user."""
+def runnable(bindir: Path, user: str | None, place: Path | None = None) -> Path:
+    """
+    Return `bindir`, or a copy that `user` can run when a folder above is closed to that user.
+
+    The copy is made in `place`, else in a temporary folder until this process ends.
+    """
     try:
         run_as(user, Path("/"), bindir / "postgres", "--version")
     except PermissionError:
-        copies = Path(tempfile.mkdtemp(prefix="zbackup-pg-programs-"))
+        copies = Path(tempfile.mkdtemp(prefix="zbackup-pg-programs-", dir=place))
         atexit.register(shutil.rmtree, copies, ignore_errors=True)
         copies.chmod(0o755)
         install = bindir.parent

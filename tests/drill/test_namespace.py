@@ -1,0 +1,134 @@
+"""A network namespace: who is inside reaches nobody outside, and does not outlive who made it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.drill.conftest import ROOT, lives
+from tests.zitadel.api import eventually
+from zbackup import inside
+from zbackup.errors import NotSupported
+from zbackup.namespace import Namespace
+
+SAYS = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+    print("connected")
+except OSError as exc:
+    print(exc.strerror)
+"""
+
+LISTENS = """
+import socket
+with socket.create_server(("127.0.0.1", 8080)) as listener:
+    print("ready", flush=True)
+    with listener.accept()[0] as connection:
+        connection.sendall(b"hello from inside")
+"""
+
+HOLDS = """
+import subprocess, sys
+from zbackup.namespace import Namespace
+with Namespace() as namespace:
+    print(namespace._holder.pid, flush=True)
+    subprocess.run([*namespace.enter, "-", "/bin/sh", "-c", "echo $$; exec sleep 600"])
+"""
+
+
+def tried(namespace: Namespace, host: str, port: int) -> str:
+    command = [*namespace.enter, "-", sys.executable, "-c", SAYS, host, str(port)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_who_is_inside_reaches_nobody_outside(namespace: Namespace) -> None:
+    """
+    Neither another network nor a server on this machine's own loopback.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as outside:
+        assert tried(namespace, "192.0.2.1", 25) == "Network is unreachable"
+        assert tried(namespace, "127.0.0.1", outside.getsockname()[1]) == "Connection refused"
+
+
+def test_a_server_inside_is_reached_by_who_holds_it(namespace: Namespace) -> None:
+    """
+    And by nobody else of this machine.
+    """
+    command = [*namespace.enter, "-", sys.executable, "-c", LISTENS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        assert tried(namespace, "127.0.0.1", 8081) == "Connection refused"
+        with pytest.raises(ConnectionRefusedError):
+            namespace.connect(8081)
+        with namespace.connect(8080) as connection:
+            assert connection.recv(100) == b"hello from inside"
+
+
+def test_two_namespaces_know_nothing_of_each_other(namespace: Namespace) -> None:
+    command = [*namespace.enter, "-", sys.executable, "-c", LISTENS]
+    with Namespace() as other, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        assert tried(other, "127.0.0.1", 8080) == "Connection refused"
+        server.kill()
+
+
+def test_whoever_runs_inside_stays_who_they_are(namespace: Namespace) -> None:
+    command = [*namespace.enter, "-", "id", "-u"]
+
+    assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) == os.geteuid()
+
+
+@pytest.mark.usefixtures("namespace")
+def test_nothing_outlives_a_killed_parent() -> None:
+    """
+    Neither the process that holds the namespace nor one that runs inside.
+    """
+    command = [sys.executable, "-c", HOLDS]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    ) as parent:
+        assert parent.stdout is not None
+        pids = [int(parent.stdout.readline()) for _ in ("holder", "inside")]
+        assert all(map(lives, pids))
+        parent.send_signal(signal.SIGKILL)
+
+    assert eventually(lambda: [pid for pid in pids if lives(pid)], lambda left: not left, 20) == []
+
+
+def test_where_none_may_be_made_it_says_why(denied: list[str]) -> None:
+    """
+    And what to do about it.
+    """
+    code = "from zbackup.namespace import Namespace\ntry: Namespace()\nexcept Exception as e: print(e, e.hint)"
+    command = [*denied, sys.executable, "-c", code]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+    assert said.startswith("no network namespace may be made here: unshare: No space left on device Run it as root")
+
+
+def test_a_way_out_is_seen() -> None:
+    """
+    What refuses a namespace with a route would refuse this machine's own network, where it has one.
+    """
+    routes = Path("/proc/net/route").read_text()
+    if "\t00000000\t" not in routes:
+        pytest.skip("this machine has no default route itself")
+
+    with pytest.raises(OSError, match=r"there is a route to 192\.0\.2\.1"):
+        inside.expect_closed()
+
+
+def test_other_systems_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+
+    with pytest.raises(NotSupported, match="darwin has no network namespaces"):
+        Namespace()
