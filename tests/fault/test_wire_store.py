@@ -7,6 +7,7 @@ A wire (fix_wire.py) counts the bytes of an undisturbed run, and is cut at some 
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import io
 from collections.abc import Callable
@@ -111,3 +112,4 @@ def test_an_answer_cut_off_at_any_byte(make_s3: MakeS3, moto_endpoint: str) -> N
                 wire.arm(Fault("cut", after=after))
                 assert call() == wanted, after
                 assert wire.met.is_set()
+    gc.collect()  # here, not in another test
