@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import dataclass
-from importlib.metadata import version
+from pathlib import Path
 
 import zstandard
 
@@ -44,8 +45,16 @@ def parts() -> Parts:
         python=platform.python_version(),
         psycopg=psycopg,
         libpq=libpq,
-        boto3=version("boto3"),
+        boto3=_recorded("boto3"),
         zstandard=zstandard.__version__,
         libzstd=".".join(map(str, zstandard.ZSTD_VERSION)),
         pg_dump=tuple(PgDump(str(one.path), one.version) for one in installed()),
     )
+
+
+def _recorded(package: str) -> str:
+    """Read a version off the name that installers give the folder of its metadata; importing would take too long."""
+    for folder in map(Path, sys.path):
+        for found in folder.glob(f"{package}-*.dist-info"):
+            return found.name.removeprefix(f"{package}-").removesuffix(".dist-info")
+    return "unknown"

@@ -327,7 +327,7 @@ def test_metrics_are_shown_while_it_goes_on(
     assert run.end()["type"] == "result"
     after = {(one.name, one.labels.get("command", "")): one.value for one in read_file(file)}
 
-    assert shown["zbackup_restorable_newest_timestamp_seconds", ""] >= confirmed
+    assert shown["zbackup_confirmed_timestamp_seconds", ""] >= confirmed
     assert shown["zbackup_restorable_oldest_timestamp_seconds", ""] < confirmed
     assert shown["zbackup_last_exit_code", "follow"] == 0
     assert ("zbackup_last_failure_timestamp_seconds", "follow") not in shown
