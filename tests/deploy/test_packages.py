@@ -33,9 +33,13 @@ ENVIRONMENT = {
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys, zbackup
+from zbackup.errors import UsageError
 assert zbackup.__file__.startswith(sys.prefix), zbackup.__file__
 for module in pkgutil.walk_packages(zbackup.__path__, "zbackup."):
-    importlib.import_module(module.name)
+    try:
+        importlib.import_module(module.name)
+    except UsageError as missing:
+        assert (module.name, "zbackup[otel]" in missing.hint) == ("zbackup.telemetry", True), module.name
 """
 
 
