@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 # Rows come by the million as lists of bytes, among which there are no cycles: a collection every 700 of them, the
 # default, took half of the time that reading their keys takes (docs/decisions/0005-speed.md).
@@ -11,7 +12,11 @@ COLLECT_AFTER = 100_000
 
 def main() -> None:
     gc.set_threshold(COLLECT_AFTER)
-    from zbackup.cli.main import run
+    # All other commands need the parser, which takes longer to load than to find the versions.
+    if sys.argv[1:] in (["--version"], ["--version", "--json"]):
+        from zbackup.cli.version import run
+    else:
+        from zbackup.cli.main import run
 
     run()
 

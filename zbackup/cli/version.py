@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from zbackup.cli.records import plain
+from zbackup.cli.render import Output
+from zbackup.errors import OutputLost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from zbackup.cli.render import Output
     from zbackup.parts import Parts
+
+
+def run() -> None:
+    """Give it out without the rest of the program (zbackup/__main__.py)."""
+    output = Output(sys.stdout, sys.stderr, as_json="--json" in sys.argv)
+    print_version(output)
+    output.finish()
+    sys.exit(OutputLost.exit_code if output.lost else 0)
 
 
 def print_version(output: Output) -> None:
