@@ -74,9 +74,11 @@ def find() -> Chromium:
 
 def _install() -> None:
     node, npm = _node()
-    asked = subprocess.run(
-        [*npm, "pack", "--silent", PACKAGE], cwd=KEPT, capture_output=True, text=True, timeout=120, check=False
-    )
+    command = [*npm, "pack", "--silent", PACKAGE]
+    try:
+        asked = subprocess.run(command, cwd=KEPT, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        raise NotThere(f"{PACKAGE} does not come within two minutes") from None
     package = next(KEPT.glob("*.tgz"), None)
     if asked.returncode or package is None:
         raise NotThere(f"{PACKAGE} is not to be had: {asked.stderr.strip()[-300:]}")

@@ -22,9 +22,6 @@ PROGRAM = "/usr/local/bin/zbackup"
 GROUP: Any = typer.main.get_command(app)
 """The program itself."""
 
-COMING = {"follow", "ZBACKUP_LISTEN"}
-"""Commands and settings that these files use and that the program is about to have."""
-
 
 def manifests() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each object for a cluster, with the name of its file."""
