@@ -31,6 +31,8 @@ SERVICES = {"zitadel": "zitadel", "restored": "zitadel_restored"}
 
 def start(folder: Path) -> None:
     """Make FOLDER, start a server in it that outlives this process, and fill a database."""
+    if (folder / "server" / "data" / "postmaster.pid").exists():
+        sys.exit(f"a server runs in {folder} already; `scripts/playground stop {folder}` removes it")
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
     server = EmbeddedPostgres(folder / "server", settings={"fsync": False})

@@ -39,7 +39,7 @@ from zbackup.database.pace import Pace
 from zbackup.database.shape import events_files, find_events_table, zitadel_version
 from zbackup.database.snapshot import Snapshot, Workers
 from zbackup.errors import SourceError, SourceRefused
-from zbackup.event import BEGINNING, END
+from zbackup.event import BEGINNING, END, span_text
 from zbackup.progress import Report, Step, Warned
 from zbackup.resume import Adopted, adopt
 from zbackup.seal import UpgradeWatch, seal, tiled, unseen
@@ -318,7 +318,7 @@ class Attempt:
             self.explained = replace(self.counters, inserted=self.parent.counters.inserted + read)
         for found in audit.amendments:
             self._warn(
-                f"rows created between {found.lo} and {found.hi} had changed at the source: "
+                f"rows created {span_text(found.lo, found.hi)} had changed at the source: "
                 f"{found.added} came late, {found.removed} vanished, {found.changed} were rewritten"
             )
         return audit

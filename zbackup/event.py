@@ -133,6 +133,13 @@ def instant_text(instant: datetime) -> str:
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
 
 
+def span_text(lo: datetime, hi: datetime) -> str:
+    """Say which instants lie in [lo, hi)."""
+    if lo == BEGINNING:
+        return f"before {instant_text(hi)}"
+    return f"between {instant_text(lo)} and {instant_text(hi)}"
+
+
 # Backslash sequences of COPY's text format (PostgreSQL manual, COPY, "Text Format").
 _ESCAPES = {
     ord("b"): 8, ord("f"): 12, ord("n"): 10, ord("r"): 13, ord("t"): 9, ord("v"): 11,

@@ -17,7 +17,8 @@ from itertools import pairwise
 
 from zbackup.archive.log import totals_of
 from zbackup.archive.manifest import CaptureRef, ChunkRef, Manifest, Totals
-from zbackup.archive.needed import identity
+from zbackup.archive.names import BackupName
+from zbackup.archive.needed import identity, is_lossy
 from zbackup.errors import Damaged
 from zbackup.event import MICROSECOND, instant_text, parse_instant
 from zbackup.source import EventTable, Source
@@ -259,6 +260,14 @@ def _warnings(manifest: Manifest, at: datetime | None, *, final: bool, added: in
         )
     if manifest.horizon.basis == "assumed" and at is not None:
         yield f"the horizon of backup {manifest.backup} is assumed: nobody saw the transactions of the primary"
+    for found in manifest.amendments if at is not None else ():
+        if found.backup == manifest.backup and is_lossy(found) and at is not None and found.lo <= at:
+            parent = BackupName.parse(manifest.parent).backup if manifest.parent else "none"
+            yield (
+                f"before backup {found.backup} somebody removed {found.removed} and changed {found.changed} events "
+                f"created before {instant_text(found.hi)}, and it is not known when: if that was after this instant, "
+                f"backup:{parent} has them as they were"
+            )
     if added:
         yield f"later amendments added {added} events to the past; those at or before this instant apply"
 

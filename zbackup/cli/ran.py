@@ -41,9 +41,10 @@ def _said(result: RunResult, step: RunStep) -> str:
     if step.name == "backup" and (made := result.backup):
         new = f"{many(made.events, 'event')} sealed" if made.events else "nothing new"
         tail = f", {count(made.tail)} in the tail" if made.tail else ""
-        return (
-            f"{made.backup}: {new}{tail}, {size(made.stored_bytes)} stored, recovery point {when(made.recovery_point)}"
-        )
+        changed = f", {many(made.amended, 'OLD ROW')} CHANGED" if made.amended else ""
+        warned = f", {many(len(made.warnings), 'warning')}" if made.warnings else ""
+        stored = f"{size(made.stored_bytes)} stored, recovery point {when(made.recovery_point)}"
+        return f"{made.backup}: {new}{tail}{changed}, {stored}{warned}"
     if step.name == "verify" and (found := result.verify):
         return f"{found.level}: {count(found.read)} of {many(found.objects, 'object')} read, nothing found"
     return done_line(result.prune) if result.prune else ""
