@@ -172,8 +172,8 @@ class Job:
             raise UsageError(
                 "no source is given",
                 hint="Give --source DSN or --zitadel-config FILE, set ZBACKUP_SOURCE, ZITADEL_DATABASE_POSTGRES_… "
-                "or libpq's PGHOST, PGSERVICE …, or write source = … into zbackup.toml; where a profile or a job there has "
-                "it, name that one: --profile NAME, `zbackup run NAME`.",
+                "or libpq's PGHOST, PGSERVICE …, or write source = … into zbackup.toml; where a profile or a job "
+                "there has it, name that: --profile NAME, `zbackup run NAME`.",
             )
         return found
 
