@@ -89,9 +89,8 @@ def main() -> None:
         after = fingerprint(target)
         if after != before:
             sys.exit(f"the restored events differ: {after} instead of {before}")
-        said.append(
-            f"`restore` brought all {after[0]:,} events of people back (those of `zitadel setup` beside them) into an empty database, with schema and state:"
-        )
+        said.append(f"`restore` brought all {after[0]:,} events back (those of setup are not counted) into an empty")
+        said.append("database, with schema and state:")
         said.append(f"keys, assets, names, {len(restored)} tables in all, and handler states that mail nobody.")
         said.append(f"They equal those before the disaster in every column of every row: digest {after[1][:12]}….")
         said.append("Only steps of `zitadel setup` were taken out, as listed: those that let the projections catch up.")

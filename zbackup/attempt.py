@@ -31,7 +31,7 @@ from zbackup.compact import compact
 from zbackup.continuity import Continuity, check_newest_frame, choose_parent, descent, equal_chunks
 from zbackup.counting import mark
 from zbackup.database.connection import Connection, same_server, shown
-from zbackup.database.export import counters, cut
+from zbackup.database.export import counters, counts, cut
 from zbackup.database.horizon import Horizon, refuse_subscriber, settle
 from zbackup.database.identity import read_identity
 from zbackup.database.kept import Sessions
@@ -154,7 +154,10 @@ class Attempt:
                 "a standby does not count what its primary updates and deletes: only --audit sees it, or --fence"
             )
             return None
-        return counters(self.primary or self.control, table_oid)
+        found = counters(self.primary or self.control, table_oid)
+        if found is None and not counts(self.primary or self.control):
+            self._warn("track_counts is off at the source: what is updated or deleted there only --audit sees")
+        return found
 
     def _settle(self, table_oid: int) -> Horizon:
         self.report(Step("horizon"))

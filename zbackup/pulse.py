@@ -20,7 +20,7 @@ from zbackup.database.identity import clock, read_identity
 from zbackup.database.kept import Sessions
 from zbackup.database.shape import events_files
 from zbackup.event import BEGINNING, END, parse_instant
-from zbackup.source import Source
+from zbackup.source import Counters, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class Pulse:
     horizon: Horizon
     new: str
     """what the newest backup lacks; empty when it lacks nothing"""
+    counted: bool
+    """the server counts what is written; where it does not, old rows may have changed unseen"""
     clears: bool
     """the horizon has passed half of the time that the tail spans, or more"""
 
@@ -54,12 +56,12 @@ def feel(
     first = parse_instant(manifest.tail[0].first[0]) if manifest.tail else None
     at = horizon.at
     clears = first is not None and at is not None and at > first + (manifest.snapshot - first) / 2
-    return Pulse(now, horizon, _new(made, control, primary, first, at), clears)
+    counting = primary or (None if manifest.source.standby else control)
+    counted = counters(counting, manifest.files.oid) if counting is not None else None
+    return Pulse(now, horizon, _new(made, control, counted, first, at), counted is not None, clears)
 
 
-def _new(
-    made: Made, control: Connection, primary: Connection | None, first: datetime | None, at: datetime | None
-) -> str:
+def _new(made: Made, control: Connection, counted: Counters | None, first: datetime | None, at: datetime | None) -> str:
     manifest = made.manifest
     if _who(read_identity(control).source(None)) != _who(manifest.source):
         return "another server, timeline or database"
@@ -67,8 +69,7 @@ def _new(
         return "the table was rewritten or truncated"
     if first is not None and at is not None and at > first:
         return "rows of the tail are final"
-    counted_here = primary or (None if manifest.source.standby else control)
-    if counted_here is not None and counters(counted_here, manifest.files.oid) != made.counters:
+    if counted is not None and counted != made.counters:
         return "rows were inserted, updated or deleted"
     tail = sum(chunk.rows for chunk in manifest.tail)
     rows = count(control, manifest.table, manifest.horizon.at or BEGINNING, END)

@@ -219,6 +219,35 @@ def test_what_matters_of_running_servers_is_understood(tmp_path: Path) -> None:
     assert read.not_understood == ()
 
 
+@pytest.mark.parametrize("value", [f"*{CANARY}", f"!{CANARY}", f"!a!{CANARY}", f"&{CANARY} *{CANARY}x", f"'{CANARY}"])
+def test_yaml_that_is_broken_does_not_give_a_password_away(tmp_path: Path, value: str) -> None:
+    """
+    A password without quotes may be an alias, an anchor or a tag: the error names its line alone.
+    """
+    with pytest.raises(UsageError, match="is not YAML") as raised:
+        read_config(write(tmp_path, f"Database:\n  postgres:\n    User:\n      Password: {value}\n"), {})
+
+    assert CANARY not in str(raised.value) + raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://:{CANARY}\u2100@host:6379/0", f"redis://:x{CANARY}@[::1:6379", f"redis://:{CANARY}/4711@host",
+        f"redis://:{CANARY}#x@y:z@host", f"{CANARY}://", f"redis://:{CANARY}",
+    ],
+)  # fmt: skip
+def test_of_a_redis_url_only_a_plain_address_is_shown(tmp_path: Path, url: str) -> None:
+    """
+    One that cannot be understood ends nothing, and shows nothing.
+    """
+    environ = {"ZITADEL_CACHES_CONNECTORS_REDIS_URL": url}
+    running = read_config(write(tmp_path, RUNNING), environ).running
+
+    assert running.redis is not None
+    assert CANARY not in running.redis.address
+
+
 def test_variables_win_there_too(tmp_path: Path) -> None:
     """
     Names as viper makes them of paths, over files; those of a value that stands in no file count as well.

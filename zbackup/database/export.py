@@ -202,15 +202,21 @@ def counters(connection: psycopg.Connection[Any], oid: int) -> Counters | None:
     Read how many rows of the table were ever inserted, updated, deleted; rolled-back ones count too.
 
     To be read before the snapshot: what is counted by then is seen in it, what is not will be next time.
-    None when the server does not know the table yet.
+    None when the server does not know the table yet, or does not count (track_counts is off).
     """
     row = connection.execute(
         """SELECT s.n_tup_ins, s.n_tup_upd, s.n_tup_del, d.stats_reset, b.stats_reset
              FROM pg_stat_all_tables s, pg_stat_database d, pg_stat_bgwriter b
-            WHERE s.relid = %s AND d.datname = current_database()""",
+            WHERE s.relid = %s AND d.datname = current_database() AND current_setting('track_counts')::boolean""",
         (oid,),
     ).fetchone()
     return None if row is None else Counters(*row)
+
+
+def counts(connection: psycopg.Connection[Any]) -> bool:
+    """Tell whether the server counts what is written to tables."""
+    row = connection.execute("SELECT current_setting('track_counts')::boolean").fetchone()
+    return row is not None and row[0]
 
 
 def _within(lo: datetime, hi: datetime) -> sql.Composed:

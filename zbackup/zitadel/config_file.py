@@ -237,7 +237,9 @@ def _load(path: Path) -> object:
         raise UsageError(f"{path}: {error.strerror or error}", hint=hint) from None
     except yaml.MarkedYAMLError as error:  # its own text repeats the line, and maybe a password
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise UsageError(f"{path} is not YAML: {error.problem or 'broken'} in line {line}", hint=hint) from None
+        # What stands in quotes is of the file: of a password that is not in quotes, it.
+        problem = re.split("[\"']", error.problem or "broken", maxsplit=1)[0].strip()
+        raise UsageError(f"{path} is not YAML: {problem} in line {line}", hint=hint) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not YAML: {type(error).__name__}", hint=hint) from None
     if document is not None and not isinstance(document, dict):

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 Place = tuple[str, ...]
 Lookup = Callable[[Place], str | None]
@@ -98,7 +97,10 @@ def _redis(value: Lookup, notes: list[str]) -> Redis | None:
     connector = ("caches", "connectors", "redis")
     address = value((*connector, "addr")) or "localhost:6379"
     if url := value((*connector, "url")):
-        address = urlsplit(url).netloc.rpartition("@")[2] if "://" in url else "the URL of its connector"
+        address = url.rpartition("@")[2] if "@" in url else url.partition("://")[2]
+    # Nothing else is shown: it may be a part of the password.
+    plain = re.match(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?(?=[/?#]|$)", address)
+    address = plain[0] if plain else "the address of its connector"
     return Redis(caches, address, _whole(value, (*connector, "dboffset"), 10, notes) + 1)
 
 
