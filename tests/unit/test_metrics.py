@@ -18,6 +18,7 @@ from zbackup import metrics_file
 from zbackup.cli.reference import monitoring_page
 from zbackup.measure import STEPS, of_drill, of_verify
 from zbackup.metrics import ARCHIVES, CONFIRMED, LAG, METRICS, Board, Sample, merged, parse, text
+from zbackup.observe import Observer
 from zbackup.verify import Finding, VerifyResult
 
 VERIFIED = VerifyResult(True, "default", (), 1, 1, 1, 0, 0, 1.0)
@@ -210,6 +211,56 @@ def test_a_file_that_is_not_ours_stays_as_it_is(tmp_path: Path, page: str) -> No
 
     assert path.read_text(errors="surrogateescape") == page
     assert [one.name for one in tmp_path.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("page", ["root:$6$secret:19000:0\n", 'secret{x="1"} 1\n', "zbackup_backups secret\n"])
+def test_nothing_is_told_of_what_a_foreign_file_holds(tmp_path: Path, page: str) -> None:
+    """
+    Whoever can write into the folder learns nothing by what a run with more rights says.
+    """
+    path, told = tmp_path / "zbackup.prom", list[str]()
+    path.write_text(page)
+    with Observer("a", lambda said, hint: told.extend((said, hint)), metrics_file=str(path)).run("backup"):
+        pass
+
+    assert told[0] == f"metrics file {path}: it is not zbackup's own"
+    assert "secret" not in "".join(told)
+
+
+def test_no_link_is_followed_and_no_pipe_is_waited_for(tmp_path: Path) -> None:
+    """
+    A link to metrics is not read either, and a pipe that nobody writes into ends no run.
+    """
+    real, link, pipe = tmp_path / "real.prom", tmp_path / "link.prom", tmp_path / "pipe.prom"
+    metrics_file.update(real, [sample(CONFIRMED, 4)])
+    link.symlink_to(real)
+    os.mkfifo(pipe)
+
+    for path, why in {link: "it is a symbolic link", pipe: "it is no file"}.items():
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(metrics_file.read_file, path)
+            try:
+                failure = asked.exception(timeout=10)
+            except TimeoutError:
+                os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))  # lets go of whoever waits
+                raise
+            assert (type(failure), str(failure)) == (ValueError, why)
+
+
+def test_what_killed_runs_left_is_removed_in_time(tmp_path: Path) -> None:
+    """
+    Only what has the form of its new files and is old goes; a run under way, and what is not ours, stay.
+    """
+    path = tmp_path / "zbackup.prom"
+    names = ".zbackup.prom.abc_1234.tmp", ".zbackup.prom.new_1234.tmp", ".zbackup.prom.other.tmp", ".other.abcd1234.tmp"
+    for name in names:
+        (tmp_path / name).touch()
+    for name in (names[0], *names[2:]):
+        os.utime(tmp_path / name, (0, 0))
+
+    metrics_file.update(path, [sample(CONFIRMED, 4)])
+
+    assert {one.name for one in tmp_path.iterdir()} == {path.name, *names[1:]}
 
 
 def test_a_file_of_another_version_is_taken_over(tmp_path: Path) -> None:
