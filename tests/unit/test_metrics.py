@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ from zbackup.cli.reference import monitoring_page
 from zbackup.measure import STEPS, of_drill, of_verify
 from zbackup.metrics import ARCHIVES, CONFIRMED, LAG, METRICS, Board, Sample, merged, parse, text
 from zbackup.observe import Observer
-from zbackup.verify import Finding, VerifyResult
+from zbackup.verify import Finding, Level, VerifyResult
 
 VERIFIED = VerifyResult(True, "default", (), 1, 1, 1, 0, 0, 1.0)
 SUCCESS = "zbackup_last_success_timestamp_seconds"
@@ -137,14 +138,44 @@ def test_a_lighter_verification_does_not_hide_what_a_deeper_one_found() -> None:
     quick = [one.at("a") for one in of_verify(replace(VERIFIED, level="quick"), 1.0)]
     again = [one.at("a") for one in of_verify(replace(VERIFIED, level="full"), 1.0)]
 
-    def findings(samples: list[Sample]) -> dict[tuple[str, str], float]:
-        told = (one for one in samples if one.name == "zbackup_verify_findings")
-        return {(one.labels["kind"], one.labels["level"]): one.value for one in told}
-
     assert findings(merged(first, quick)) == {
         ("damage", "full"): 1, ("source", "full"): 1, ("damage", "quick"): 0,
     }  # fmt: skip
-    assert findings(merged(first, again)) == {("damage", "full"): 0, ("source", "full"): 1}
+    assert {key: value for key, value in findings(merged(first, again)).items() if value} == {("source", "full"): 1}
+
+
+def findings(samples: list[Sample]) -> dict[tuple[str, str], float]:
+    told = (one for one in samples if one.name == "zbackup_verify_findings")
+    return {(one.labels["kind"], one.labels["level"]): one.value for one in told}
+
+
+@pytest.mark.parametrize("clean", get_args(Level))
+def test_what_a_deeper_verification_finds_sound_is_no_finding_any_more(clean: Level) -> None:
+    """
+    A clean one makes good what those that look at as much or less found, whoever ran them; deeper ones it leaves.
+    """
+    levels: tuple[Level, ...] = get_args(Level)
+    damage, known = (Finding("x", "y", "z"),), list[Sample]()
+    for level in reversed(levels):
+        known = merged(known, of_verify(replace(VERIFIED, ok=False, level=level, findings=damage), 1.0))
+    assert findings(known) == dict.fromkeys((("damage", level) for level in levels), 1)
+
+    found = findings(merged(known, of_verify(replace(VERIFIED, level=clean), 2.0)))
+
+    deeper = levels[levels.index(clean) + 1 :]
+    assert found == {("damage", level): float(level in deeper) for level in levels}
+
+
+def test_a_source_that_is_the_same_makes_good_what_differed_at_any_level() -> None:
+    """
+    It is compared alike at each; where damage was in the way, that it found nothing says nothing.
+    """
+    differs = (Finding("x", "y", "z", "source"),)
+    known = list(of_verify(replace(VERIFIED, ok=False, level="full", findings=differs), 1.0, compared=True))
+    in_the_way = replace(VERIFIED, ok=False, level="full", findings=(Finding("x", "y", "z"),))
+
+    assert findings(merged(known, of_verify(in_the_way, 2.0, compared=True)))["source", "full"] == 1
+    assert findings(merged(known, of_verify(VERIFIED, 2.0, compared=True)))["source", "full"] == 0
 
 
 def test_a_board_knows_the_lag_as_of_now() -> None:
