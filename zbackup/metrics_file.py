@@ -54,9 +54,10 @@ def read_file(path: Path) -> list[Sample]:
         if error.errno == errno.ELOOP:
             raise ValueError("it is a symbolic link") from None
         raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError("it is no file")
     with open(handle, "rb") as file:  # noqa: PTH123
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ValueError("it is no file")
         page = file.read(MOST_BYTES + 1)
     if len(page) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES} bytes")

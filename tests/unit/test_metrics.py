@@ -278,6 +278,18 @@ def test_no_link_is_followed_and_no_pipe_is_waited_for(tmp_path: Path) -> None:
             assert (type(failure), str(failure)) == (ValueError, why)
 
 
+def test_a_folder_in_its_place_costs_nothing(tmp_path: Path) -> None:
+    """
+    `follow` tries every few seconds, for months: no attempt leaves a file open.
+    """
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(3):
+        with pytest.raises(ValueError, match="it is no file"):
+            metrics_file.update(tmp_path, [sample(CONFIRMED, 4)])
+
+    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
 def test_what_killed_runs_left_is_removed_in_time(tmp_path: Path) -> None:
     """
     Only what has the form of its new files and is old goes; a run under way, and what is not ours, stay.

@@ -225,7 +225,7 @@ def test_what_is_not_looked_at_is_told(tmp_path: Path) -> None:
     newest, dead = facts_of(maker).generations
 
     assert (3, 1) == (newest.more_lossy, dead.more_lossy)
-    assert "4 older amendments that removed or changed rows were not looked at" in page(facts_of(maker))
+    assert "Not looked at: 4 older amendments that removed or changed rows." in page(facts_of(maker))
     assert "there may be more moments that cannot" in page(facts_of(maker))
 
 

@@ -192,8 +192,8 @@ def _unknown(facts: Facts) -> Html | None:
         return None
     return tag(
         "p",
-        f"{many(more, 'older amendment')} that removed or changed rows were not looked at: there may be more moments "
-        "that cannot be restored. ",
+        f"Not looked at: {many(more, 'older amendment')} that removed or changed rows. There may be more moments that "
+        "cannot be restored; ",
         tag("code", "zbackup plan"),
         " tells of each.",
     )
