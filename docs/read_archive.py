@@ -137,6 +137,8 @@ def at_instant(folder: Path, answer: dict, head: dict, at: datetime) -> list[byt
                 events[place] = row
                 keys |= {place[3:]} if place[0] <= at else set()
     before, after = [place for place in events if place[0] <= at], [place for place in events if place[0] > at]
+    if not before:
+        sys.exit(f"{at} is before the first event")
     marks = b"\tsystem\t", b"\tsystem.migration.started\t", b'"14_events_push"'
     started = [place[0] for place in after if all(mark in events[place] for mark in marks)]
     gone = withheld(before, [place for place in after if not started or place[0] >= max(started)])

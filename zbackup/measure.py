@@ -25,6 +25,9 @@ COUNTED = 10_000
 
 STEPS = 30
 
+# Of verify.py: each looks at all that those before it look at (`sample` at a few objects, which are others each time).
+LEVELS = ("quick", "sample", "default", "full")
+
 
 def of_backup(result: BackupResult) -> Iterator[Sample]:
     yield Sample("zbackup_restorable_newest_timestamp_seconds", result.recovery_point.timestamp())
@@ -70,10 +73,19 @@ def _of_blockers(blockers: Iterable[Blocker], at: datetime) -> Iterator[Sample]:
 
 
 def of_verify(result: VerifyResult, began: float, *, compared: bool = False) -> Iterator[Sample]:
-    """Return what a verification found; `compared` tells that it looked at the source."""
-    for kind in ("damage", *(["source"] if compared else [])):
-        found = sum(finding.kind == kind for finding in result.findings)
-        yield Sample("zbackup_verify_findings", found, {"kind": kind, "level": result.level})
+    """
+    Return what a verification found; `compared` tells that it looked at the source.
+
+    What is sound at one level is so at those that look at less: nothing of what they found before is left. The source
+    is compared alike at every level, if no damage is in the way.
+    """
+    damaged, different = (sum(one.kind == kind for one in result.findings) for kind in ("damage", "source"))
+    less = () if damaged else LEVELS[: LEVELS.index(result.level)]
+    for level in (*less, result.level):
+        yield Sample("zbackup_verify_findings", damaged, {"kind": "damage", "level": level})
+    if different or (compared and not damaged):
+        for level in LEVELS if result.ok else (result.level,):
+            yield Sample("zbackup_verify_findings", different, {"kind": "source", "level": level})
     yield Sample("zbackup_verify_orphan_objects", result.orphans)
     if result.ok:
         yield Sample("zbackup_verify_timestamp_seconds", began, {"level": result.level})

@@ -64,7 +64,11 @@ _TABLE = (
         "When the range of the log that was compared with the source longest ago was compared.",
     ),
     Metric("zbackup_verify_timestamp_seconds", "When the archive was last verified without a finding.", ("level",)),
-    Metric("zbackup_verify_findings", "What the last verification of this level found.", ("kind", "level")),
+    Metric(
+        "zbackup_verify_findings",
+        "What the last verification of this level found; 0 when one as deep found nothing since.",
+        ("kind", "level"),
+    ),
     Metric("zbackup_verify_orphan_objects", "Objects that no backup names."),
     Metric("zbackup_prune_removed_objects", "Objects that the last prune removed."),
     Metric("zbackup_prune_removed_bytes", "Their bytes."),

@@ -7,8 +7,10 @@ reads half of one; runs at the same time take turns by a lock on the folder.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
 import stat
 import tempfile
 import time
@@ -27,25 +29,42 @@ MODE = 0o644
 # Another run needs milliseconds; whoever holds the folder for longer is not waited for.
 LOCK_TRIES, LOCK_PAUSE = 50, 0.1
 
+# A run that was killed leaves its new file behind; one that lives has renamed it long before.
+STALE_SECONDS = 3600.0
+
 
 def update(path: Path, samples: Iterable[Sample]) -> None:
     """Put samples into the file. Raises OSError, and ValueError for a file that is none of zbackup's."""
     with _alone(path.parent):
         write_file(path, text(merged(read_file(path), samples)))
+        _sweep(path)
 
 
 def read_file(path: Path) -> list[Sample]:
-    """Read a file; none is an empty one. Raises OSError, and ValueError for a file that is none of zbackup's."""
+    """
+    Read a file; none is an empty one. Raises OSError, and ValueError for a file that is none of zbackup's.
+
+    Others may write into the folder: no link is followed, no pipe is waited for, and no message tells what was read.
+    """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a terminal would be waited for
-            raise ValueError("it is no file")
-        with path.open("rb") as file:
-            page = file.read(MOST_BYTES + 1)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError("it is a symbolic link") from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError("it is no file")
+    with open(handle, "rb") as file:  # noqa: PTH123
+        page = file.read(MOST_BYTES + 1)
     if len(page) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES} bytes")
-    return parse(page.decode())
+    try:
+        return parse(page.decode())
+    except Exception:  # the parser's own messages cite the line
+        raise ValueError("it is not zbackup's own") from None
 
 
 def write_file(path: Path, page: bytes) -> None:
@@ -63,6 +82,17 @@ def write_file(path: Path, page: bytes) -> None:
         with suppress(OSError):
             os.unlink(name)  # noqa: PTH108
         raise
+
+
+def _sweep(path: Path) -> None:
+    """Remove the new files that killed runs left beside the file."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.tmp")  # as mkstemp names them
+    with suppress(OSError), os.scandir(path.parent) as there:
+        for entry in there:
+            if left.fullmatch(entry.name):
+                with suppress(OSError):
+                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS:
+                        os.unlink(entry.path)  # noqa: PTH108
 
 
 @contextmanager

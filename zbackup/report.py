@@ -60,6 +60,10 @@ class Generation:
     backups: int
     source: Source | None
     """None: no manifest that tells it can be read"""
+    lost: tuple[Lost, ...]
+    """instants in it that cannot be restored"""
+    more_lossy: int
+    """amendments that removed or changed rows, and were not looked at: there may be more that is lost"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,6 @@ class Facts:
     periods: tuple[Period, ...]
     """oldest first; without those that have no backup"""
     pauses: tuple[Pause, ...]
-    lost: tuple[Lost, ...]
     backups: tuple[ListedBackup, ...]
     """the newest, oldest first"""
     log: Totals | None
@@ -153,6 +156,8 @@ class _Look:
         self.newest, self.trailers, self.jobs, self.report = newest, trailers, jobs, report
         self.catalog = archive.catalog()
         self.unreadable: dict[str, str] = {}
+        self.looks = AMENDMENTS
+        """so many lossy amendments of all generations are looked at still: each is an object to be read"""
 
     def facts(self) -> Facts:
         self.report(Step("read", "names of backups"))
@@ -165,8 +170,7 @@ class _Look:
         backups = self._backups(seen.newest, heads)
         periods = self._periods(seen)
         found = self._trying(lambda: self._growth(head)) if head else None
-        amendments = sorted(head.amendments if head else (), key=lambda one: one.at, reverse=True)
-        lost = tuple(filter(None, map(self._lost, filter(is_lossy, amendments[:AMENDMENTS]))))
+        amendments = _newest_first(head.amendments if head else ())
         records = self._records()
         checks = condition(
             head, now=self.now, usual=seen.usual, captured=self._captured(heads), counted=_longest_ago(head),
@@ -188,7 +192,6 @@ class _Look:
             unit=seen.unit,
             periods=periods,
             pauses=seen.pauses,
-            lost=lost,
             backups=backups,
             log=head.sealed if head else None,
             growth=found,
@@ -208,6 +211,8 @@ class _Look:
         return self._trying(lambda: next(with_capture(self.archive, self.catalog, heads[0]), None)) if heads else None
 
     def _generation(self, head: BackupName, manifest: Manifest | None, seen: Cadence, *, newest: bool) -> Generation:
+        lossy = _newest_first(filter(is_lossy, manifest.amendments)) if manifest else []
+        looked, self.looks = lossy[: self.looks], max(self.looks - len(lossy), 0)
         return Generation(
             generation=head.generation,
             newest=newest,
@@ -216,6 +221,8 @@ class _Look:
             last=head.snapshot,
             backups=seen.backups[head.generation],
             source=manifest.source if manifest else None,
+            lost=tuple(filter(None, map(self._lost, looked))),
+            more_lossy=len(lossy) - len(looked),
         )
 
     def _backups(self, entries: tuple[BackupName, ...], heads: tuple[BackupName, ...]) -> tuple[ListedBackup, ...]:
@@ -324,6 +331,10 @@ def _first(archive: Archive, manifest: Manifest) -> datetime | None:
 
 def _longest_ago(head: Manifest | None) -> Counted | None:
     return oldest(head.counted) if head else None
+
+
+def _newest_first(found: Iterable[Amendment]) -> list[Amendment]:
+    return sorted(found, key=lambda one: one.at, reverse=True)
 
 
 def _amended(found: Amendment) -> Amended:

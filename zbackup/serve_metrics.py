@@ -80,16 +80,23 @@ class _Server(ThreadingTCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread; whoever comes when all places are taken is turned away."""
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except Exception:  # no thread can be had, and so nobody else gives the place back
+            self._places.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         end = threading.Timer(LONGEST_SECONDS, _cut, (request,))
         end.daemon = True
-        end.start()
         try:
+            end.start()
+        except Exception:  # nobody would cut it
+            self.shutdown_request(request)
+        else:
             super().process_request_thread(request, client_address)
         finally:
             end.cancel()

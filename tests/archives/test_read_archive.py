@@ -22,6 +22,7 @@ from tests.unit.rows import EPOCH, row
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import Log
+from zbackup.errors import OutsideWindow
 from zbackup.event import instant_text
 from zbackup.moment import Instant
 from zbackup.plan import resolve
@@ -130,6 +131,19 @@ def test_every_moment_is_that_of_an_export(amended: Archive, tmp_path: Path) -> 
     assert b"reaches" in ran(folder, "--at", instant_text(at(52)), code=1).stderr
     assert b"needs an offset" in ran(folder, "--at", "2026-01-01", code=2).stderr
     assert b"no such backup" in ran(folder, "--backup", "none", code=1).stderr
+
+
+def test_before_the_first_event_there_is_no_answer(amended: Archive, tmp_path: Path) -> None:
+    """
+    Nothing is no state of the database: the reader refuses what zbackup refuses, up to the last microsecond.
+    """
+    first, before = at(0), at(0) - timedelta(microseconds=1)
+    for instant in (before, first - timedelta(days=9)):
+        with pytest.raises(OutsideWindow):
+            exported(amended, instant)
+        refused = ran(tmp_path / "archive", "--at", instant_text(instant), code=1)
+        assert (refused.stdout, b"before the first event" in refused.stderr) == (b"", True)
+    assert read(tmp_path / "archive", "--at", instant_text(first)) == exported(amended, first) != []
 
 
 def test_what_is_damaged_is_not_printed(amended: Archive, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,8 @@ from zbackup import metrics_file
 from zbackup.cli.reference import monitoring_page
 from zbackup.measure import STEPS, of_drill, of_verify
 from zbackup.metrics import ARCHIVES, CONFIRMED, LAG, METRICS, Board, Sample, merged, parse, text
-from zbackup.verify import Finding, VerifyResult
+from zbackup.observe import Observer
+from zbackup.verify import Finding, Level, VerifyResult
 
 VERIFIED = VerifyResult(True, "default", (), 1, 1, 1, 0, 0, 1.0)
 SUCCESS = "zbackup_last_success_timestamp_seconds"
@@ -136,14 +138,44 @@ def test_a_lighter_verification_does_not_hide_what_a_deeper_one_found() -> None:
     quick = [one.at("a") for one in of_verify(replace(VERIFIED, level="quick"), 1.0)]
     again = [one.at("a") for one in of_verify(replace(VERIFIED, level="full"), 1.0)]
 
-    def findings(samples: list[Sample]) -> dict[tuple[str, str], float]:
-        told = (one for one in samples if one.name == "zbackup_verify_findings")
-        return {(one.labels["kind"], one.labels["level"]): one.value for one in told}
-
     assert findings(merged(first, quick)) == {
         ("damage", "full"): 1, ("source", "full"): 1, ("damage", "quick"): 0,
     }  # fmt: skip
-    assert findings(merged(first, again)) == {("damage", "full"): 0, ("source", "full"): 1}
+    assert {key: value for key, value in findings(merged(first, again)).items() if value} == {("source", "full"): 1}
+
+
+def findings(samples: list[Sample]) -> dict[tuple[str, str], float]:
+    told = (one for one in samples if one.name == "zbackup_verify_findings")
+    return {(one.labels["kind"], one.labels["level"]): one.value for one in told}
+
+
+@pytest.mark.parametrize("clean", get_args(Level))
+def test_what_a_deeper_verification_finds_sound_is_no_finding_any_more(clean: Level) -> None:
+    """
+    A clean one makes good what those that look at as much or less found, whoever ran them; deeper ones it leaves.
+    """
+    levels: tuple[Level, ...] = get_args(Level)
+    damage, known = (Finding("x", "y", "z"),), list[Sample]()
+    for level in reversed(levels):
+        known = merged(known, of_verify(replace(VERIFIED, ok=False, level=level, findings=damage), 1.0))
+    assert findings(known) == dict.fromkeys((("damage", level) for level in levels), 1)
+
+    found = findings(merged(known, of_verify(replace(VERIFIED, level=clean), 2.0)))
+
+    deeper = levels[levels.index(clean) + 1 :]
+    assert found == {("damage", level): float(level in deeper) for level in levels}
+
+
+def test_a_source_that_is_the_same_makes_good_what_differed_at_any_level() -> None:
+    """
+    It is compared alike at each; where damage was in the way, that it found nothing says nothing.
+    """
+    differs = (Finding("x", "y", "z", "source"),)
+    known = list(of_verify(replace(VERIFIED, ok=False, level="full", findings=differs), 1.0, compared=True))
+    in_the_way = replace(VERIFIED, ok=False, level="full", findings=(Finding("x", "y", "z"),))
+
+    assert findings(merged(known, of_verify(in_the_way, 2.0, compared=True)))["source", "full"] == 1
+    assert findings(merged(known, of_verify(VERIFIED, 2.0, compared=True)))["source", "full"] == 0
 
 
 def test_a_board_knows_the_lag_as_of_now() -> None:
@@ -210,6 +242,68 @@ def test_a_file_that_is_not_ours_stays_as_it_is(tmp_path: Path, page: str) -> No
 
     assert path.read_text(errors="surrogateescape") == page
     assert [one.name for one in tmp_path.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("page", ["root:$6$secret:19000:0\n", 'secret{x="1"} 1\n', "zbackup_backups secret\n"])
+def test_nothing_is_told_of_what_a_foreign_file_holds(tmp_path: Path, page: str) -> None:
+    """
+    Whoever can write into the folder learns nothing by what a run with more rights says.
+    """
+    path, told = tmp_path / "zbackup.prom", list[str]()
+    path.write_text(page)
+    with Observer("a", lambda said, hint: told.extend((said, hint)), metrics_file=str(path)).run("backup"):
+        pass
+
+    assert told[0] == f"metrics file {path}: it is not zbackup's own"
+    assert "secret" not in "".join(told)
+
+
+def test_no_link_is_followed_and_no_pipe_is_waited_for(tmp_path: Path) -> None:
+    """
+    A link to metrics is not read either, and a pipe that nobody writes into ends no run.
+    """
+    real, link, pipe = tmp_path / "real.prom", tmp_path / "link.prom", tmp_path / "pipe.prom"
+    metrics_file.update(real, [sample(CONFIRMED, 4)])
+    link.symlink_to(real)
+    os.mkfifo(pipe)
+
+    for path, why in {link: "it is a symbolic link", pipe: "it is no file"}.items():
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(metrics_file.read_file, path)
+            try:
+                failure = asked.exception(timeout=10)
+            except TimeoutError:
+                os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))  # lets go of whoever waits
+                raise
+            assert (type(failure), str(failure)) == (ValueError, why)
+
+
+def test_a_folder_in_its_place_costs_nothing(tmp_path: Path) -> None:
+    """
+    `follow` tries every few seconds, for months: no attempt leaves a file open.
+    """
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(3):
+        with pytest.raises(ValueError, match="it is no file"):
+            metrics_file.update(tmp_path, [sample(CONFIRMED, 4)])
+
+    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_what_killed_runs_left_is_removed_in_time(tmp_path: Path) -> None:
+    """
+    Only what has the form of its new files and is old goes; a run under way, and what is not ours, stay.
+    """
+    path = tmp_path / "zbackup.prom"
+    names = ".zbackup.prom.abc_1234.tmp", ".zbackup.prom.new_1234.tmp", ".zbackup.prom.other.tmp", ".other.abcd1234.tmp"
+    for name in names:
+        (tmp_path / name).touch()
+    for name in (names[0], *names[2:]):
+        os.utime(tmp_path / name, (0, 0))
+
+    metrics_file.update(path, [sample(CONFIRMED, 4)])
+
+    assert {one.name for one in tmp_path.iterdir()} == {path.name, *names[1:]}
 
 
 def test_a_file_of_another_version_is_taken_over(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from zbackup.condition import condition
 from zbackup.event import BEGINNING, END
 from zbackup.growth import growth
 from zbackup.periods import end_of, spoken, start_of, starts, unit_for
-from zbackup.report import Facts, take_facts
+from zbackup.report import AMENDMENTS, Facts, take_facts
 from zbackup.store.local import LocalStore
 
 DAY = timedelta(days=1)
@@ -184,12 +184,68 @@ def test_moments_whose_rows_are_gone_are_told(tmp_path: Path) -> None:
         maker.backup(rows, horizon=at, snapshot=at, removed=number % 2)
         made.append(maker.last)
 
-    assert () == facts_of(maker).lost
+    assert () == facts_of(maker).generations[0].lost
     (tmp_path / "archive" / str(made[0])).unlink()
-    lost = facts_of(maker).lost
+    (newest,) = facts_of(maker).generations
 
-    assert [(STARTED, 1)] == [(one.until, one.removed) for one in lost]
+    assert [(STARTED, 1)] == [(one.until, one.removed) for one in newest.lost]
     assert "but for 1 range of time" in page(facts_of(maker))
+
+
+def test_what_came_late_does_not_hide_what_is_gone(tmp_path: Path) -> None:
+    """
+    Behind more amendments that only added than are told, one that removed is looked at still.
+    """
+    maker = Maker.at(tmp_path / "archive")
+    rows = history(2, 5)
+    maker.backup(rows, horizon=STARTED, snapshot=STARTED)
+    first = str(maker.last)
+    for number in range(1, AMENDMENTS + 2):
+        at = STARTED + number * timedelta(hours=1)
+        maker.backup(rows, horizon=at, snapshot=at, removed=int(number == 1), added=rows[:1] if number > 1 else ())
+    (tmp_path / "archive" / first).unlink()
+    facts = facts_of(maker)
+
+    assert [(STARTED, 1)] == [(one.until, one.removed) for one in facts.generations[0].lost]
+    assert (AMENDMENTS, AMENDMENTS + 1) == (len(facts.amendments), facts.total_amendments)
+
+
+def test_what_is_not_looked_at_is_told(tmp_path: Path) -> None:
+    """
+    Of more amendments that removed rows than can be looked at, of all generations, the rest is counted.
+    """
+    maker = Maker.at(tmp_path / "archive")
+    rows = history(2, 5)
+    maker.backup(rows, horizon=STARTED, snapshot=STARTED)
+    maker.backup(rows, horizon=STARTED + DAY, snapshot=STARTED + DAY, removed=1)
+    maker.generation, maker.last, maker.amendments = "00000002", None, ()
+    for number in range(AMENDMENTS + 4):
+        at = STARTED + 2 * DAY + number * timedelta(minutes=1)
+        maker.backup(rows, horizon=at, snapshot=at, removed=int(number > 0))
+    newest, dead = facts_of(maker).generations
+
+    assert (3, 1) == (newest.more_lossy, dead.more_lossy)
+    assert "Not looked at: 4 older amendments that removed or changed rows." in page(facts_of(maker))
+    assert "there may be more moments that cannot" in page(facts_of(maker))
+
+
+def test_a_dead_generation_does_not_claim_what_is_gone(tmp_path: Path) -> None:
+    """
+    Its bar shows the gap, and the newest generation's own has none.
+    """
+    maker = Maker.at(tmp_path / "archive")
+    rows = history(2, 5)
+    maker.backup(rows, horizon=STARTED, snapshot=STARTED)
+    first = str(maker.last)
+    maker.backup(rows, horizon=STARTED + DAY, snapshot=STARTED + DAY, removed=1)
+    maker.generation, maker.last, maker.amendments = "00000002", None, ()
+    maker.backup(rows, horizon=STARTED + 2 * DAY, snapshot=STARTED + 2 * DAY)
+    (tmp_path / "archive" / first).unlink()
+    newest, dead = facts_of(maker).generations
+
+    assert ((), [(STARTED, 1)]) == (newest.lost, [(one.until, one.removed) for one in dead.lost])
+    assert page(facts_of(maker)).count('class="bar gone"') == 1
+    assert "but for" not in page(facts_of(maker))
 
 
 def facts_of(maker: Maker) -> Facts:

@@ -78,12 +78,48 @@ def test_those_who_say_nothing_take_bounded_places(at: tuple[str, int], monkeypa
         assert threading.active_count() <= before + 2 * MOST_AT_ONCE
         assert [one.recv(100) for one in idle] == [b""] * MOST_AT_ONCE
 
-    for _ in range(200):  # a place is free a moment after its client knows
+    assert answered(at)
+
+
+def answered(at: tuple[str, int]) -> bool:
+    """Ask until there is an answer: a place is free a moment after its client knows."""
+    for _ in range(200):
         with suppress(ConnectionError, http.client.RemoteDisconnected):
-            assert ask(at, "/healthz")[0] == 200
-            return
+            return ask(at, "/healthz")[0] == 200
         time.sleep(0.05)
-    pytest.fail("no place became free")
+    return False
+
+
+def test_who_cannot_be_answered_takes_no_place(at: tuple[str, int]) -> None:
+    """
+    While the system gives no thread all are turned away; as soon as it gives some again all places are there.
+    """
+    usual = threading.stack_size(1 << 47)  # more than there are addresses: no thread can start
+    try:
+        for _ in range(2 * MOST_AT_ONCE):
+            with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
+                ask(at, "/healthz")
+    finally:
+        threading.stack_size(usual)
+
+    assert ask(at, "/healthz")[0] == 200
+
+
+def test_who_could_not_be_cut_takes_no_place(at: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where only the second thread of an answer, which ends it in time, cannot start, it is the same.
+    """
+
+    def none_left(_: threading.Timer) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Timer, "start", none_left)
+        for _ in range(2 * MOST_AT_ONCE):
+            with pytest.raises((ConnectionError, http.client.RemoteDisconnected)):
+                ask(at, "/healthz")
+
+    assert answered(at)
 
 
 def test_it_ends_with_its_context(board: Board) -> None:

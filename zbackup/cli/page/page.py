@@ -78,7 +78,8 @@ def _promise(facts: Facts) -> Iterator[str]:
         yield " to "
         yield time(newest.last, zone=True)
         yield " is in the archive" if _unreadable(facts) else " can be restored"
-        yield f", but for {many(len(facts.lost), 'range')} of time" if facts.lost else ""
+        yield f", but for {many(len(newest.lost), 'range')} of time" if newest.lost else ""
+        yield ", and there may be more moments that cannot" if newest.more_lossy else ""
         yield ", but parts of it cannot be read." if _unreadable(facts) else "."
 
 

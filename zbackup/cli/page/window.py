@@ -38,6 +38,7 @@ def window(facts: Facts) -> Html:
         _generations(facts),
         _pauses(facts),
         _lost(facts),
+        _unknown(facts),
     )
 
 
@@ -50,14 +51,15 @@ def _picture(facts: Facts, scale: chart.Scale) -> Html:
     height = rows + RAIL
     shapes: list[Html] = [*chart.axis(scale, height)]
     for number, one in enumerate(facts.generations):
-        shapes += _bar(facts, one, scale, number * ROW)
+        shapes += _bar(one, scale, number * ROW)
     shapes += _rail(facts, scale, rows, height)
     newest = facts.generations[0]
     title = f"From {short(_begin(newest))} to {short(newest.last)} every moment can be restored"
+    title += ", but for those whose rows are gone" if newest.lost or newest.more_lossy else ""
     return chart.picture("window-picture", title, height + chart.AXIS, shapes)
 
 
-def _bar(facts: Facts, one: Generation, scale: chart.Scale, top: int) -> Iterator[Html]:
+def _bar(one: Generation, scale: chart.Scale, top: int) -> Iterator[Html]:
     y = top + 22
     first, last = scale.x(_begin(one)), scale.x(one.last)
     final = min(scale.x(one.final), last) if one.final else first
@@ -71,7 +73,7 @@ def _bar(facts: Facts, one: Generation, scale: chart.Scale, top: int) -> Iterato
     if last > final:
         tail = max(last - final, LEAST)
         yield chart.box(last - tail, tail, y, BAR, "bar open", f"up to {short(one.last)}: not final yet")
-    for gone in facts.lost if one.newest else ():
+    for gone in one.lost:
         at = scale.x(gone.since)
         width = max(scale.x(gone.until) - at, LEAST)
         yield chart.box(at, width, y, BAR, "bar gone", f"gone: {short(gone.since)} to {short(gone.until)}")
@@ -108,7 +110,7 @@ def _legend(facts: Facts) -> list[tuple[str, Content]]:
     found: list[tuple[str, Content]] = [("live", "can be restored, final"), ("open", "can be restored, not final yet")]
     if len(facts.generations) > 1:
         found.append(("dead", ("dead generation: can be restored with ", tag("code", "--generation"))))
-    if facts.lost:
+    if any(one.lost for one in facts.generations):
         found.append(("gone", "rows are gone"))
     found.append(("count", "backups"))
     if facts.pauses:
@@ -163,14 +165,35 @@ def _pauses(facts: Facts) -> Html | None:
 
 
 def _lost(facts: Facts) -> Html | None:
-    if not facts.lost:
+    lost = [(one, gone) for one in facts.generations for gone in one.lost]
+    if not lost:
         return None
     return table(
         "lost",
         "Moments that cannot be restored: rows were amended, and what they were is pruned (UTC)",
-        ("From", "To", "#Removed", "#Changed", "Found by backup"),
+        ("From", "To", "#Removed", "#Changed", "Found by backup", "Generation"),
         [
-            (time(gone.since), time(gone.until), count(gone.removed), count(gone.changed), tag("code", gone.backup))
-            for gone in facts.lost
+            (
+                time(gone.since),
+                time(gone.until),
+                count(gone.removed),
+                count(gone.changed),
+                tag("code", gone.backup),
+                tag("code", one.generation),
+            )
+            for one, gone in lost
         ],
+    )
+
+
+def _unknown(facts: Facts) -> Html | None:
+    more = sum(one.more_lossy for one in facts.generations)
+    if not more:
+        return None
+    return tag(
+        "p",
+        f"Not looked at: {many(more, 'older amendment')} that removed or changed rows. There may be more moments that "
+        "cannot be restored; ",
+        tag("code", "zbackup plan"),
+        " tells of each.",
     )
