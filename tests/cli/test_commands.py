@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -211,6 +215,35 @@ def test_doctor_says_what_to_do_next(archive: str, source: str, zbackup: Zbackup
     assert "fail" in ran.out
     assert "-> " in ran.out
     assert "GRANT" in zbackup("doctor", "--source", source, "--grants").out
+
+
+def test_the_grants_alone_can_be_had(source: str, bare: Path) -> None:
+    """
+    The line of docs/security.md leaves SQL in a file that a server takes, and none where doctor ends with an error.
+    """
+    page = (Path(__file__).parents[2] / "docs/security.md").read_text()
+    (line,) = re.findall(r"^(zbackup doctor .*?)^psql", page, re.MULTILINE | re.DOTALL)
+    (bare / "zbackup").write_text(f'#!/bin/sh\nexec {sys.executable} -m zbackup "$@"\n')
+    (bare / "zbackup").chmod(0o755)
+
+    def written(dsn: str) -> tuple[int, str]:
+        ran = subprocess.run(
+            ["sh", "-c", line.replace('"service=zitadel"', '"$DSN"')],
+            cwd=bare,
+            env={**os.environ, "PATH": f"{bare}:{os.environ['PATH']}", "DSN": dsn},
+            capture_output=True,
+            check=False,
+        )
+        return ran.returncode, (bare / "grants.sql").read_text()
+
+    code, text = written(source)
+
+    assert code == 0
+    with psycopg.connect(source) as connection:
+        connection.execute(text.encode())
+        connection.rollback()
+    assert "GRANT SELECT ON ALL TABLES" in text
+    assert written("no DSN") == (1, "")
 
 
 def test_config_shows_each_value_and_where_it_came_from(zbackup: Zbackup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from zbackup.cli.main import app
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "docs/deploy"
 KUBERNETES = DEPLOY / "kubernetes"
-UNITS = sorted((DEPLOY / "systemd").iterdir())
+UNITS = sorted(path for path in (DEPLOY / "systemd").iterdir() if path.suffix != ".conf")
+DROP_INS = sorted((DEPLOY / "systemd").glob("*.conf"))
 PROGRAM = "/usr/local/bin/zbackup"
 
 GROUP: Any = typer.main.get_command(app)

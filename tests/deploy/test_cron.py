@@ -63,12 +63,12 @@ def night(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-def test_a_failure_is_mailed_and_success_is_not(
+def test_failures_and_warnings_are_mailed_and_success_is_not(
     night: Callable[..., subprocess.CompletedProcess[str]], source: str, tmp_path: Path
 ) -> None:
     """
-    Nothing is printed when all is well; otherwise all that was said, and the code is the program's. It begins at
-    some moment of twenty minutes.
+    Nothing is printed when all is well; otherwise, also where a run that succeeds warns, all that was said, and the
+    code is the program's. It begins at some moment of twenty minutes.
     """
     if not shutil.which(SETTINGS["SHELL"]):
         pytest.skip(f"no {SETTINGS['SHELL']} on this machine")
@@ -77,8 +77,11 @@ def test_a_failure_is_mailed_and_success_is_not(
     subprocess.run(init, env={**os.environ, **there}, capture_output=True, check=True)
 
     good, bad = night(**there), night(**there | {"ZBACKUP_ARCHIVE": str(tmp_path / "none")})
+    warned = night(**there | {"ZBACKUP_METRICS_FILE": str(tmp_path / "none" / "zbackup.prom")})
 
     assert (good.returncode, good.stdout, good.stderr) == (0, "", "")
+    assert (warned.returncode, warned.stderr) == (0, "")
+    assert re.search(rf"^warning: .*{tmp_path}/none", warned.stdout, re.MULTILINE)
     assert bad.returncode == 20
     assert str(tmp_path / "none") in bad.stdout
     assert all(0 <= int(seconds) < 1200 for seconds in (tmp_path / "slept").read_text().split())

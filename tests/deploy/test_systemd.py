@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from .files import PROGRAM, UNITS
+from .files import DROP_INS, PROGRAM, UNITS
 
-SECTIONS = {".service": {"Unit", "Service", "Install"}, ".timer": {"Unit", "Timer", "Install"}}
+SECTIONS = {
+    ".service": {"Unit", "Service", "Install"}, ".timer": {"Unit", "Timer", "Install"}, ".conf": {"Service"},
+}  # fmt: skip
 LISTS = {"LoadCredential", "Environment", "SystemCallFilter"}
 LOCKED_IN = {
     "DynamicUser": "yes", "NoNewPrivileges": "yes", "CapabilityBoundingSet": "", "ProtectSystem": "strict",
@@ -37,7 +39,7 @@ def read(path: Path) -> dict[str, list[tuple[str, str]]]:
     return unit
 
 
-@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*UNITS, *DROP_INS], ids=lambda path: path.name)
 def test_a_unit_is_well_formed(path: Path) -> None:
     """
     It has the sections of its kind and no other, and says nothing twice.
@@ -63,6 +65,19 @@ def test_a_service_is_locked_in(path: Path) -> None:
     assert all(value.startswith(PROGRAM) for key, value in service if key.startswith("Exec"))
 
 
+def test_metrics_go_where_the_drop_in_lets_them() -> None:
+    """
+    The folder of the file is the one that it opens, of a group that is made as the comment says.
+    """
+    (path,) = DROP_INS
+    service = dict(read(path)["Service"])
+    name, _, file = service["Environment"].partition("=")
+
+    assert (name, Path(file).suffix) == ("ZBACKUP_METRICS_FILE", ".prom")
+    assert service["ReadWritePaths"] == str(Path(file).parent)
+    assert f"install -d -m 2775 -g {service['SupplementaryGroups']} {Path(file).parent}\n" in path.read_text()
+
+
 def test_the_timer_makes_up_for_a_night() -> None:
     timer = dict(next(read(path) for path in UNITS if path.suffix == ".timer")["Timer"])
 
@@ -73,10 +88,13 @@ def test_the_timer_makes_up_for_a_night() -> None:
 @needs_systemd
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     """
-    `systemd-analyze verify` says nothing, and counts both services among the least exposed.
+    `systemd-analyze verify` says nothing, and counts both services among the least exposed, also with the drop-in.
     """
     for path in UNITS:  # zbackup is not where it will be
         (tmp_path / path.name).write_text(path.read_text().replace(PROGRAM, "/bin/true"))
+        for drop_in in DROP_INS if path.suffix == ".service" else ():
+            (folder := tmp_path / f"{path.name}.d").mkdir()
+            shutil.copy(drop_in, folder)
     copies = [str(tmp_path / path.name) for path in UNITS]
 
     verified = analyze("verify", *copies)
