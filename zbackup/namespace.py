@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from zbackup import inside
+from zbackup.database.programs import surroundings
 from zbackup.errors import NotSupported
 
 _HINT = (
@@ -40,6 +41,7 @@ class Namespace:
                 self._holder = subprocess.Popen(
                     [*_SCRIPT, "hold", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
+                    env=surroundings(),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,

@@ -39,6 +39,9 @@ from zbackup.progress import Progress, Warned, silent
 from zbackup.restore import RestoreOptions
 from zbackup.store.local import LocalStore
 
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "not-for-nobody", "PGPASSWORD": "not-for-nobody"}
+"""of whoever holds a drill in a process of its own"""
+
 DATABASES = "SELECT array_agg(datname::text ORDER BY 1) FROM pg_database"
 
 
@@ -230,16 +233,21 @@ def test_a_stopped_drill_leaves_nothing(
 ) -> None:
     """
     SIGTERM in the middle of ZITADEL's setup: server, files, ZITADEL are gone when it ends, with 130 and no record.
+
+    None of what it started was given a secret of its environment.
     """
     binary = stand_in(STAND_IN_FAULT="hang")
     with drilling(made, binary, masterkey, temporary) as child:
         (setup,) = eventually(binary.said, bool, 120)
         server = server_of(temporary)
         assert lives(setup["pid"])
+        inside = {pid: variables_of(pid) for pid in (server, setup["pid"], *children_of(child.pid))}
         child.send_signal(signal.SIGTERM)
         out, _ = child.communicate(timeout=60)
 
     assert child.returncode == 130, out
+    assert len(inside) == 3  # the server, ZITADEL, and what holds the namespace
+    assert all("PATH" in variables and not variables & SECRETS.keys() for variables in inside.values())
     assert not lives(server)
     assert not lives(setup["pid"])
     assert list(temporary.iterdir()) == []
@@ -353,7 +361,7 @@ def drill_command(made: Made, binary: StandIn, masterkey: str) -> list[str]:
 
 
 def environment(temporary: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    return {**os.environ, **SECRETS, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
 
 
 def drilling(made: Made, binary: StandIn, masterkey: str, temporary: Path) -> subprocess.Popen[str]:
@@ -364,3 +372,12 @@ def drilling(made: Made, binary: StandIn, masterkey: str, temporary: Path) -> su
 def server_of(temporary: Path) -> int:
     (pid_file,) = temporary.glob("zbackup-drill-*/cluster/data/postmaster.pid")
     return int(pid_file.read_text().partition("\n")[0])
+
+
+def variables_of(pid: int) -> set[str]:
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return {variable.partition(b"=")[0].decode(errors="replace") for variable in variables}
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
