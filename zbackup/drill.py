@@ -257,9 +257,11 @@ class _Drill:
         pace = self.options.pace or Pace()
         found = compare_restored(database, self.options.source, until, withheld, pace, self.report)
         self.compared = found.rows
-        if found.differences > self.restored.withheld - len(withheld):
+        # Only so many of the withheld events are listed; the others are missing, and nothing else.
+        unlisted = self.restored.withheld - len(withheld)
+        if differences := found.wrong + max(0, found.missing - unlisted):
             raise Different(
-                f"{found.differences} events differ from the source: {'; '.join(found.named[:NAMED])}",
+                f"{differences} events differ from the source: {'; '.join(found.named[:NAMED])}",
                 hint="If the source is right, it was changed since: `zbackup backup --audit`. If the archive is, find "
                 "out what changed the source.",
             )
