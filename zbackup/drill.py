@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Literal
 
 from zbackup.anytime import plan_any
@@ -189,6 +190,9 @@ class _Drill:
 
     def hold(self, namespace: Namespace | None) -> None:
         generation = self.options.restore.generation
+        if namespace is not None and self.options.zitadel is not None:
+            namespace.expect_visible(Path(gettempdir()), "Set TMPDIR to another folder.")
+            namespace.expect_visible(self.options.zitadel, "Copy the binary to another folder.")
         self.report(Step("plan", self.asked))
         if self.point is None:
             self.plan = plan_any(self.archive, generation)
