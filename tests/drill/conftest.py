@@ -104,6 +104,17 @@ def namespace() -> Iterator[Namespace]:
         yield found
 
 
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    """A folder of the test's own where services have their sockets."""
+    for place in ("/run", f"/run/user/{os.geteuid()}", "/run/lock"):
+        if os.access(place, os.W_OK):
+            with tempfile.TemporaryDirectory(dir=place) as folder:
+                yield Path(folder)
+            return
+    pytest.skip("this user may write nowhere below /run")
+
+
 @pytest.fixture(params=["net", "mnt"])
 def denied(request: pytest.FixtureRequest) -> list[str]:
     """What to put before a command, so that it may make no namespace of a kind, whoever runs it."""

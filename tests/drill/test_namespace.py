@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -53,17 +52,6 @@ with Namespace() as namespace:
     print(namespace._holder.pid, flush=True)
     subprocess.run([*namespace.enter, "-", "/bin/sh", "-c", "echo $$; exec sleep 600"])
 """
-
-
-@pytest.fixture
-def runtime() -> Iterator[Path]:
-    """A folder of the test's own where services have their sockets."""
-    for place in ("/run", f"/run/user/{os.geteuid()}", "/run/lock"):
-        if os.access(place, os.W_OK):
-            with tempfile.TemporaryDirectory(dir=place) as folder:
-                yield Path(folder)
-            return
-    pytest.skip("this user may write nowhere below /run")
 
 
 def tried(namespace: Namespace, host: str, port: int) -> str:
