@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -75,9 +76,12 @@ def compare(
 class Compared:
     rows: int
     """that are the same on both sides"""
-    differences: int
+    missing: int
+    """that only the source has, and that are not known to be withheld"""
+    wrong: int
+    """that differ, or that the source does not have"""
     named: tuple[str, ...]
-    """the first of them"""
+    """the first of what is wrong, then of what is missing"""
 
 
 def compare_restored(
@@ -89,8 +93,9 @@ def compare_restored(
     Left out are those of `zitadel setup`, which a restore puts in order, and those withheld, by their cursors.
     """
     report(Step("compare", "with the source"))
-    rows = differences = 0
-    named: list[str] = []
+    rows = 0
+    counted: Counter[Change] = Counter()
+    named: dict[bool, list[str]] = {True: [], False: []}
     words = {Change.CHANGED: "differs", Change.ADDED: "not restored", Change.REMOVED: "not in the source"}
     sessions = Sessions(source)
     with (
@@ -108,10 +113,11 @@ def compare_restored(
                 cursor = cursor_of(row)
                 if _of_setup(cursor, row) or (change is Change.ADDED and cursor.texts() in withheld):
                     continue
-                differences += 1
-                if len(named) < MOST:
-                    named.append(f"{words[change]}: {_name(row)}")
-    return Compared(rows, differences, tuple(named))
+                counted[change] += 1
+                if len(names := named[change is Change.ADDED]) < MOST:
+                    names.append(f"{words[change]}: {_name(row)}")
+    missing = counted[Change.ADDED]
+    return Compared(rows, missing, counted.total() - missing, tuple((named[False] + named[True])[:MOST]))
 
 
 def _of_setup(cursor: Cursor, row: bytes) -> bool:

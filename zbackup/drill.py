@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Literal
 
 from zbackup.anytime import plan_any
@@ -189,6 +190,9 @@ class _Drill:
 
     def hold(self, namespace: Namespace | None) -> None:
         generation = self.options.restore.generation
+        if namespace is not None and self.options.zitadel is not None:
+            namespace.expect_visible(Path(gettempdir()), "Set TMPDIR to another folder.")
+            namespace.expect_visible(self.options.zitadel, "Copy the binary to another folder.")
         self.report(Step("plan", self.asked))
         if self.point is None:
             self.plan = plan_any(self.archive, generation)
@@ -257,9 +261,11 @@ class _Drill:
         pace = self.options.pace or Pace()
         found = compare_restored(database, self.options.source, until, withheld, pace, self.report)
         self.compared = found.rows
-        if found.differences > self.restored.withheld - len(withheld):
+        # Only so many of the withheld events are listed; the others are missing, and nothing else.
+        unlisted = self.restored.withheld - len(withheld)
+        if differences := found.wrong + max(0, found.missing - unlisted):
             raise Different(
-                f"{found.differences} events differ from the source: {'; '.join(found.named[:NAMED])}",
+                f"{differences} events differ from the source: {'; '.join(found.named[:NAMED])}",
                 hint="If the source is right, it was changed since: `zbackup backup --audit`. If the archive is, find "
                 "out what changed the source.",
             )

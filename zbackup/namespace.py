@@ -1,5 +1,6 @@
 """
-A network of its own for programs that must reach nobody: a Linux network namespace with 127.0.0.1 and nothing else.
+A network of its own for programs that must reach nobody: a Linux network namespace with 127.0.0.1 and nothing else,
+and mounts of its own without the folders in which this machine's services have their sockets.
 
 Root may make one, and anybody else where the kernel lets users have namespaces. It lasts as long as a process in it.
 """
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Self
 
 from zbackup import inside
+from zbackup.database.programs import surroundings
 from zbackup.errors import NotSupported
 
 _HINT = (
     "Run it as root, or let users have namespaces: sysctl kernel.unprivileged_userns_clone, "
-    "kernel.apparmor_restrict_unprivileged_userns, user.max_user_namespaces and user.max_net_namespaces "
-    "(no space left: that many are there); in a container CAP_SYS_ADMIN, or a seccomp profile that allows unshare."
+    "kernel.apparmor_restrict_unprivileged_userns, user.max_user_namespaces, user.max_net_namespaces and "
+    "user.max_mnt_namespaces (no space left: that many are there); in a container CAP_SYS_ADMIN, or a seccomp profile "
+    "that allows unshare, and an AppArmor profile that allows mount."
 )
 
 
@@ -40,13 +43,14 @@ class Namespace:
                 self._holder = subprocess.Popen(
                     [*_SCRIPT, "hold", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
+                    env=surroundings(),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     # Ctrl-C is for zbackup, which has to clean up first.
                     start_new_session=True,
                 )
-            said, self._descriptors, _, _ = socket.recv_fds(self._talk, 1024, 2)
+            said, self._descriptors, _, _ = socket.recv_fds(self._talk, 1024, 3)
             if not self._descriptors:
                 reason = said.decode() or f"its process ended with {self._holder.wait()}"
                 raise NotSupported(f"no network namespace may be made here: {reason}", hint=_HINT)
@@ -64,6 +68,13 @@ class Namespace:
     def enter(self) -> list[str]:
         """What to put before a user (`-`: the same) and a command, so that it runs inside and dies with zbackup."""
         return [*_SCRIPT, "enter", str(os.getpid()), ",".join(map(str, self._descriptors))]
+
+    @staticmethod
+    def expect_visible(path: Path, hint: str) -> None:
+        """Refuse a path that is hidden inside. Raises NotSupported."""
+        for folder in inside.hidden():
+            if path.resolve().is_relative_to(folder):
+                raise NotSupported(f"{path} lies in {folder}, which is hidden from ZITADEL and its database", hint=hint)
 
     def connect(self, port: int) -> socket.socket:
         """Connect to a server inside. Raises OSError."""

@@ -151,10 +151,10 @@ class Zitadel:
         try:
             yield process
         finally:
-            # With whatever it started; the database goes with it, so there is nothing to end well.
-            if process.poll() is None:
+            # With whatever it started, which may outlive it; the database goes too: there is nothing to end well.
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.wait()
 
     def _configured(self) -> tuple[str, str]:
         config = self.folder / "zitadel.yaml"

@@ -95,16 +95,30 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
     user = [] if os.geteuid() == 0 else ["--user", "--map-current-user"]
-    if shutil.which("unshare") is None or subprocess.run(["unshare", *user, "--net", "true"], check=False).returncode:
-        pytest.skip("no network namespace may be made here")
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", *user, "--net", "--mount", "true"], check=False).returncode
+    ):
+        pytest.skip("no namespace may be made here")
     with Namespace() as found:
         yield found
 
 
 @pytest.fixture
-def denied() -> list[str]:
-    """What to put before a command, so that it may make no network namespace, whoever runs it."""
-    inside = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$@"'
+def runtime() -> Iterator[Path]:
+    """A folder of the test's own where services have their sockets."""
+    for place in ("/run", f"/run/user/{os.geteuid()}", "/run/lock"):
+        if os.access(place, os.W_OK):
+            with tempfile.TemporaryDirectory(dir=place) as folder:
+                yield Path(folder)
+            return
+    pytest.skip("this user may write nowhere below /run")
+
+
+@pytest.fixture(params=["net", "mnt"])
+def denied(request: pytest.FixtureRequest) -> list[str]:
+    """What to put before a command, so that it may make no namespace of a kind, whoever runs it."""
+    inside = f'echo 0 > /proc/sys/user/max_{request.param}_namespaces && exec "$@"'
     command = ["unshare", "--user", "--map-root-user", "/bin/sh", "-c", inside, "sh"]
     if shutil.which("unshare") is None or subprocess.run([*command, "true"], check=False).returncode != 0:
         pytest.skip("no user namespace may be made here")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,25 +21,26 @@ from psycopg.conninfo import make_conninfo
 from tests import fixture_data
 from tests.cli.conftest import Ran, Zbackup
 from tests.drill.conftest import ROOT, VERSION, Made, StandIn, lives
-from tests.encrypted import OTHER
-from tests.fix_archive import execute, source_rows
+from tests.encrypted import MASTERKEY, OTHER
+from tests.fix_archive import execute
 from tests.fix_vices import StoreWrapper
 from tests.fix_whole import one
 from tests.zitadel.api import eventually
 from zbackup.archive.archive import Archive
 from zbackup.archive.names import RECORDS
-from zbackup.compare import Compared, compare_restored
 from zbackup.database.embedded import EmbeddedPostgres
-from zbackup.database.pace import Pace
 from zbackup.database.scratch import scratch_name
 from zbackup.database.throwaway import sweep
 from zbackup.drill import DrillOptions, drill
-from zbackup.errors import AccessDenied
-from zbackup.event import END, cursor_of, instant_text
+from zbackup.errors import AccessDenied, NotSupported
+from zbackup.event import instant_text
 from zbackup.moment import Latest
 from zbackup.progress import Progress, Warned, silent
 from zbackup.restore import RestoreOptions
 from zbackup.store.local import LocalStore
+
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "not-for-nobody", "PGPASSWORD": "not-for-nobody"}
+"""of whoever holds a drill in a process of its own"""
 
 DATABASES = "SELECT array_agg(datname::text ORDER BY 1) FROM pg_database"
 
@@ -144,27 +147,6 @@ def test_a_source_that_was_changed_fails_a_drill(
     assert "org.added" in ran.result["message"]
 
 
-def test_withheld_events_are_no_difference(whole: Made, database: str) -> None:
-    """
-    Of what the source has more only those count that were not left out on purpose; nor does what setup wrote.
-    """
-    events = fixture_data.truths(VERSION)[0].events
-    with psycopg.connect(database) as connection:
-        fixture_data.load(connection, VERSION, slice(events))
-        gone = connection.execute("SELECT max(created_at) FROM eventstore.events2 WHERE instance_id <> ''").fetchone()
-        connection.execute("DELETE FROM eventstore.events2 WHERE created_at >= %s", gone)
-    assert gone is not None
-    there = source_rows(whole.source)
-    withheld = {cursor_of(row).texts() for row in there if cursor_of(row).created_at == gone[0]}
-
-    def compared(known: set[tuple[str, ...]]) -> Compared:
-        return compare_restored(database, whole.source, END, known, Pace(), silent)
-
-    assert compared(set()).differences == len(withheld)
-    assert compared(set()).named[0].startswith("not restored: ")
-    assert (compared(withheld).differences, compared(withheld).named) == (0, ())
-
-
 def test_a_damaged_archive_fails_a_drill(
     made: Made, postgres: EmbeddedPostgres, temporary: Path, zbackup: Zbackup
 ) -> None:
@@ -230,16 +212,21 @@ def test_a_stopped_drill_leaves_nothing(
 ) -> None:
     """
     SIGTERM in the middle of ZITADEL's setup: server, files, ZITADEL are gone when it ends, with 130 and no record.
+
+    None of what it started was given a secret of its environment.
     """
     binary = stand_in(STAND_IN_FAULT="hang")
     with drilling(made, binary, masterkey, temporary) as child:
         (setup,) = eventually(binary.said, bool, 120)
         server = server_of(temporary)
         assert lives(setup["pid"])
+        inside = {pid: variables_of(pid) for pid in (server, setup["pid"], *children_of(child.pid))}
         child.send_signal(signal.SIGTERM)
         out, _ = child.communicate(timeout=60)
 
     assert child.returncode == 130, out
+    assert len(inside) == 3  # the server, ZITADEL, and what holds the namespace
+    assert all("PATH" in variables and not variables & SECRETS.keys() for variables in inside.values())
     assert not lives(server)
     assert not lives(setup["pid"])
     assert list(temporary.iterdir()) == []
@@ -306,6 +293,25 @@ def test_zitadel_is_not_started_where_it_could_reach_somebody(
     assert made.records() == []
 
 
+def test_what_zitadel_could_not_see_is_refused(
+    made: Made, stand_in: Callable[..., StandIn], runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Nothing is restored into a folder that is hidden inside, nor for a binary that lies in one.
+    """
+    archive = Archive.open(LocalStore(made.path))
+    binary = Path(shutil.copy(stand_in().path, runtime))
+
+    with pytest.raises(NotSupported, match=f"{binary} lies in /run, which is hidden"):
+        drill(archive, Latest(), DrillOptions(RestoreOptions(), masterkey=MASTERKEY, zitadel=binary))
+    monkeypatch.setattr(tempfile, "tempdir", str(runtime))
+    with pytest.raises(NotSupported, match=f"{runtime} lies in /run, .*") as refused:
+        drill(archive, Latest(), DrillOptions(RestoreOptions(), masterkey=MASTERKEY, zitadel=stand_in().path))
+
+    assert "TMPDIR" in refused.value.hint
+    assert made.records() == []
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -353,7 +359,7 @@ def drill_command(made: Made, binary: StandIn, masterkey: str) -> list[str]:
 
 
 def environment(temporary: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    return {**os.environ, **SECRETS, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
 
 
 def drilling(made: Made, binary: StandIn, masterkey: str, temporary: Path) -> subprocess.Popen[str]:
@@ -364,3 +370,12 @@ def drilling(made: Made, binary: StandIn, masterkey: str, temporary: Path) -> su
 def server_of(temporary: Path) -> int:
     (pid_file,) = temporary.glob("zbackup-drill-*/cluster/data/postmaster.pid")
     return int(pid_file.read_text().partition("\n")[0])
+
+
+def variables_of(pid: int) -> set[str]:
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return {variable.partition(b"=")[0].decode(errors="replace") for variable in variables}
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

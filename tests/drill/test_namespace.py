@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,15 @@ SAYS = """
 import socket, sys
 try:
     socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+    print("connected")
+except OSError as exc:
+    print(exc.strerror)
+"""
+
+KNOCKS = """
+import socket, sys
+try:
+    socket.socket(socket.AF_UNIX).connect(sys.argv[1])
     print("connected")
 except OSError as exc:
     print(exc.strerror)
@@ -55,6 +66,39 @@ def test_who_is_inside_reaches_nobody_outside(namespace: Namespace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as outside:
         assert tried(namespace, "192.0.2.1", 25) == "Network is unreachable"
         assert tried(namespace, "127.0.0.1", outside.getsockname()[1]) == "Connection refused"
+
+
+def test_who_is_inside_reaches_no_socket_of_a_service(namespace: Namespace, runtime: Path) -> None:
+    """
+    Those in the file system need no network; that of the drill's own database lies elsewhere, and is reached.
+    """
+    with tempfile.TemporaryDirectory() as elsewhere, ExitStack() as stack:
+        commands: list[list[str]] = []
+        for folder in (runtime, Path(elsewhere)):
+            path = str(folder / "socket")
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(path)
+            listener.listen()
+            knock = [sys.executable, "-c", KNOCKS, path]
+            commands += [knock, [*namespace.enter, "-", *knock]]
+        said = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands]
+
+    assert said == ["connected\n", "No such file or directory\n", "connected\n", "connected\n"]
+
+
+def test_what_is_hidden_inside_stays_as_it_is_outside(namespace: Namespace, runtime: Path) -> None:
+    """
+    Nothing is mounted but in the namespace, and its working folder is the one it was started in.
+    """
+    before = Path("/proc/self/mounts").read_text()
+    command = [*namespace.enter, "-", "/bin/sh", "-c", "pwd; ls -A /run /var/run/"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+    assert said == f"{ROOT}\n/run:\n\n/var/run/:\n"
+    assert Path("/proc/self/mounts").read_text() == before
+    assert runtime.is_dir()
+    with pytest.raises(NotSupported, match=r"^/run/zitadel lies in /run, which is hidden from ZITADEL"):
+        namespace.expect_visible(Path("/run/zitadel"), "")
 
 
 def test_a_server_inside_is_reached_by_who_holds_it(namespace: Namespace) -> None:

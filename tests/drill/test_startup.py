@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,20 @@ def test_a_start_that_is_never_ready_is_given_up(
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2
     assert eventually(lambda: [pid for pid in pids if lives(pid)], lambda left: not left, 20) == []
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_what_a_command_leaves_running_is_killed(zitadel: Callable[[str], Zitadel], tmp_path: Path, code: int) -> None:
+    """
+    However the command itself ended.
+    """
+    leaving = zitadel(f"sleep 600 & echo $! > {tmp_path}/pid; exit {code}")
+
+    with pytest.raises(ZitadelFailed) if code else nullcontext():
+        leaving.setup()
+
+    pid = int((tmp_path / "pid").read_text())
+    assert eventually(lambda: lives(pid), lambda living: not living, 20) is False
 
 
 def test_an_instance_that_is_not_found_is_named(

@@ -26,6 +26,12 @@ from zbackup.errors import NotSupported
 # Nobody first: an account `postgres` often owns the data of a real server.
 USERS = ("nobody", "postgres")
 
+SURROUNDINGS = ("PATH", "HOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "LD_PRELOAD")
+"""what a program is given of our environment, in which secrets stand; its own is open to its user in /proc"""
+
+_CLOCK = ("FAKETIME", "DONT_FAKE_MONOTONIC")
+"""how the variables of libfaketime begin, a library to be preloaded that steps the clock"""
+
 
 def find_bindir(version: int | None = None) -> Path:
     """Return the folder of the server's programs, of one major version if it matters. Raises NotSupported."""
@@ -90,12 +96,11 @@ def runnable(bindir: Path, user: str | None, place: Path | None = None) -> Path:
 
 
 def run_as(user: str | None, cwd: Path, *command: object) -> subprocess.CompletedProcess[str]:
-    """Run a program as `user`, in English, and without the PG… variables, which name other servers."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_", "LANG"))}
+    """Run a program as `user`, in English, with nothing of our environment that it does not need."""
     return subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
-        env=environment,
+        env=surroundings(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -104,6 +109,11 @@ def run_as(user: str | None, cwd: Path, *command: object) -> subprocess.Complete
         group=None if user is None else pwd.getpwnam(user).pw_gid,
         extra_groups=None if user is None else [],
     )
+
+
+def surroundings() -> dict[str, str]:
+    """Return what a program may see of our environment."""
+    return {key: value for key, value in os.environ.items() if key in SURROUNDINGS or key.startswith(_CLOCK)}
 
 
 def _candidates() -> Iterator[Path]:

@@ -6,7 +6,8 @@ An embedded server for one drill, in a folder that tells whether somebody still 
                    /…            its socket, a copy of its programs, what else the drill writes
 
 A folder whose owner nobody has locked was left by a drill that died, be it before a restart of the machine; the next
-one of the same user removes it.
+one of the same user removes it. Until it is locked, the owner has the name `new`; a drill whose folder goes before that
+makes another.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from zbackup.database.embedded import EmbeddedPostgres, available_versions, end_server
 from zbackup.database.programs import server_user
@@ -29,7 +31,7 @@ from zbackup.progress import Report, Warned
 
 PREFIX = "zbackup-drill-"
 
-OWNER = "owner"
+OWNER, NEW = "owner", "new"
 
 FACTOR = 4
 """of the events' bytes as text: their table and its indexes alone take 3.3 (v4.13.1) and 3.1 (v2.71.19, measured)"""
@@ -62,9 +64,9 @@ def fitting_version(needed: int) -> int:
 @contextmanager
 def throwaway(version: int, enter: list[str] | None, report: Report) -> Generator[Throwaway]:
     """Start a server of a major version, in a namespace if `enter` leads into one; remove all of it after the block."""
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    folder, owner = _own()
     server = None
-    with _locked(folder):
+    with owner:
         try:
             _admit(folder)
             server = EmbeddedPostgres(
@@ -102,7 +104,10 @@ def sweep(report: Report) -> None:
             found = folder.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
                 continue
-            with (folder / OWNER).open() as owner:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
+                continue
+            with (folder / (OWNER if (folder / OWNER).exists() else NEW)).open() as owner:
                 fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _sweep(folder, report)
 
@@ -124,14 +129,18 @@ def _end(server: EmbeddedPostgres, report: Report) -> None:
         report(Warned(error.message, "Its files are removed all the same."))
 
 
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    """Lock the folder's owner before it has that name, so that nobody sees one that is not locked."""
-    made = folder / "new"
-    with made.open("w") as owner:
-        fcntl.flock(owner, fcntl.LOCK_EX)
-        made.rename(folder / OWNER)
-        yield
+def _own() -> tuple[Path, TextIO]:
+    """Make a folder and lock its owner before that has its name, so that nobody sees one that is not locked."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        new = folder / NEW
+        # Not found: another drill took the folder for one that was left, and removed it.
+        with ExitStack() as stack, suppress(FileNotFoundError):
+            owner = stack.enter_context(new.open("w"))
+            fcntl.flock(owner, fcntl.LOCK_EX)
+            new.rename(folder / OWNER)
+            stack.pop_all()
+            return folder, owner
 
 
 def _admit(folder: Path) -> None:
