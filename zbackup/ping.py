@@ -32,7 +32,7 @@ BODY_BYTES = 2000
 
 def ping(url: str, event: Event, body: str = "", *, seconds: float = SECONDS) -> str | None:
     """Ask for the URL of an event, with a body if there is one; return why that failed, None when it did not."""
-    data = body.encode()[:BODY_BYTES] or None
+    data = body.encode(errors="backslashreplace")[:BODY_BYTES] or None
     request = _request(url, event, data)
     deadline = time.monotonic() + seconds
     why: str | None = None

@@ -215,6 +215,20 @@ def test_wrong_settings_are_announced_too(
     assert CANARY not in ran.out + ran.err + json.dumps(got)
 
 
+def test_an_archive_whose_name_is_no_text_is_announced(zbackup: Zbackup, source: str, pings: Pings, bare: Path) -> None:
+    """
+    A byte that is not UTF-8 in the reason: the run's own exit code, its ping and its hook.
+    """
+    archive = str(bare / "no\udcff")
+    ran = zbackup(*toml(bare, "/unused", source, pings), "--archive", archive)
+
+    assert ran.code == 20, ran.err
+    assert pings.paths == ["/a-secret-uuid/start", "/a-secret-uuid/fail"]
+    assert "no\\udcff" in pings.got[1][2]
+    ((name, got, _),) = hooked(bare)
+    assert (name, got["exit_code"]) == ("on_failure", 20)
+
+
 def test_who_cannot_be_told_is_a_warning(archive: str, source: str, zbackup: Zbackup, pings: Pings) -> None:
     """
     A ping that is refused each time, a hook that is not there: 0, and the result says so.

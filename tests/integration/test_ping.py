@@ -42,6 +42,15 @@ def test_a_reason_travels_as_a_short_body(pings: Pings) -> None:
     assert "utf-8" in pings.headers[0]["Content-Type"]
 
 
+def test_a_reason_may_hold_bytes_that_are_no_text(pings: Pings) -> None:
+    """
+    As the name of a file may: they are written as escapes.
+    """
+    assert ping(pings.url, "fail", "no\udcff") is None
+
+    assert pings.got[0][2] == "no\\udcff"
+
+
 def test_a_user_is_told_as_http_wants_it(pings: Pings) -> None:
     """
     A name and a password in the URL become a header.
