@@ -98,6 +98,7 @@ def test_the_file_is_found_where_it_may_be(elsewhere: Path) -> None:
         ("zitadel_config = [1]", ["zitadel_config"]),
         ("jobs 3", ["not TOML", "line 1"]),
         ("jobs = 3\n\xff", ["not TOML"]),
+        ("jobs = " + "[" * 5000, ["not TOML", "nested too deeply"]),
     ],
 )
 def test_a_bad_line_names_setting_and_file(elsewhere: Path, text: str, words: list[str]) -> None:
