@@ -191,9 +191,10 @@ class Run:
         ahead: list[Record] = []
 
         def of_now(record: Record) -> bool:
-            if record.started > now + AHEAD:
-                ahead.append(record)
-            return record not in ahead
+            if record.started <= now + AHEAD:
+                return True
+            ahead.append(record)
+            return False
 
         found = records.newest(archive, "verify", LAST, damaged=damaged.append, wanted=of_now)
         seen_ahead = ahead[0].id if ahead else None

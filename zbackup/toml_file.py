@@ -97,6 +97,11 @@ def _load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}", hint="--config names a TOML file.") from None
     except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
-        deep = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        reason = "it is not UTF-8" if isinstance(error, UnicodeError) else deep
+        match error:
+            case UnicodeError():
+                reason = "it is not UTF-8"
+            case RecursionError():
+                reason = "it is nested too deeply"
+            case _:
+                reason = str(error)
         raise UsageError(f"{path} is not TOML: {reason}", hint="Each line is NAME = VALUE.") from None

@@ -228,6 +228,7 @@ def test_an_archive_whose_name_is_no_text_is_announced(zbackup: Zbackup, source:
     assert "no\\udcff" in pings.got[1][2]
     ((name, got, _),) = hooked(bare)
     assert (name, got["exit_code"]) == ("on_failure", 20)
+    assert "no\\udcff" in got["reason"]
 
 
 def test_who_cannot_be_told_is_a_warning(archive: str, source: str, zbackup: Zbackup, pings: Pings) -> None:
