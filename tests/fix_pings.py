@@ -19,6 +19,8 @@ class Pings:
     headers: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     answers: list[int] = field(default_factory=list[int])
     """status of each answer to come, 200 after them; 0: none at all, -1: one without an end"""
+    location: str = ""
+    """where answers of 3xx lead to"""
     gate: threading.Event = field(default_factory=threading.Event)
     """what gets no answer, or one without an end, waits for this"""
 
@@ -41,6 +43,8 @@ def pings() -> Iterator[Pings]:
                         self.wfile.write(b"HTTP/1.1 200 OK and so on")
                 return
             self.send_response(status)
+            if status in range(300, 400):
+                self.send_header("Location", found.location)
             self.end_headers()
 
         do_POST = do_GET  # noqa: N815

@@ -48,7 +48,10 @@ _TABLE = (
     Metric("zbackup_last_duration_seconds", "How long the last run took.", ("command",)),
     Metric("zbackup_restorable_oldest_timestamp_seconds", "The oldest instant that can be restored."),
     Metric("zbackup_restorable_newest_timestamp_seconds", "The newest instant that can be restored."),
-    Metric("zbackup_confirmed_timestamp_seconds", "All that was committed at the source by then is in the archive, as far as it counts."),
+    Metric(
+        "zbackup_confirmed_timestamp_seconds",
+        "All that was committed at the source by then is in the archive, as far as it counts.",
+    ),
     Metric("zbackup_lag_seconds", "Now minus that; not in files, which know no now."),
     Metric("zbackup_backups", "Backups of the newest generation."),
     Metric("zbackup_horizon_timestamp_seconds", "Up to here the log is final."),

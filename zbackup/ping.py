@@ -12,10 +12,10 @@ import http.client
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import IO, Literal
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from zbackup import __version__
 
@@ -25,6 +25,7 @@ Event = Literal["start", "success", "fail"]
 SECONDS = 10.0
 TRIES = 3
 PAUSE = 0.5
+REDIRECTS = 5
 
 # Healthcheck services keep some kilobytes.
 BODY_BYTES = 2000
@@ -32,8 +33,7 @@ BODY_BYTES = 2000
 
 def ping(url: str, event: Event, body: str = "", *, seconds: float = SECONDS) -> str | None:
     """Ask for the URL of an event, with a body if there is one; return why that failed, None when it did not."""
-    data = body.encode()[:BODY_BYTES] or None
-    request = _request(url, event, data)
+    data = body.encode(errors="backslashreplace")[:BODY_BYTES] or None
     deadline = time.monotonic() + seconds
     why: str | None = None
     for attempt in range(TRIES):
@@ -41,7 +41,8 @@ def ping(url: str, event: Event, body: str = "", *, seconds: float = SECONDS) ->
         if left <= 0:
             break
         most = left / (TRIES - attempt)
-        why = _bounded(lambda most=most: _ask(request, most), most)
+        request = _request(url, event, data)
+        why = _bounded(lambda request=request, most=most: _ask(request, most), most)
         if why is None:
             return None
         if attempt + 1 < TRIES:
@@ -63,10 +64,40 @@ def _request(url: str, event: Event, data: bytes | None) -> Request:
     return request
 
 
+class Redirects(HTTPRedirectHandler):
+    """Follows to other URLs, but tells no other server the password, nor anybody by http what was asked by https."""
+
+    max_redirections = REDIRECTS
+
+    def redirect_request(
+        self,
+        req: Request,
+        fp: IO[bytes],  # noqa: ARG002
+        code: int,
+        msg: str,  # noqa: ARG002
+        headers: http.client.HTTPMessage,  # noqa: ARG002
+        newurl: str,
+    ) -> Request | None:
+        before, after = _origin(req.full_url), _origin(newurl)
+        if after[0] not in {"https", before[0]}:
+            return None
+        same = code in {307, 308}
+        left_out = () if same else ("content-type",)
+        if before != after:
+            left_out = (*left_out, "authorization")
+        kept = {name: value for name, value in req.headers.items() if name.lower() not in left_out}
+        return Request(newurl, req.data if same else None, kept)  # noqa: S310  as above
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
 def _ask(request: Request, seconds: float) -> str | None:
     # No text of an exception that may hold the URL.
     try:
-        with urlopen(request, timeout=seconds):  # noqa: S310
+        with build_opener(Redirects).open(request, timeout=seconds):
             return None
     except HTTPError as error:
         error.close()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from zbackup.archive import records
+from zbackup.archive import names, records
 from zbackup.archive.archive import Archive
 from zbackup.archive.records import Figure, Kind, Record
 from zbackup.backup import BackupResult
@@ -39,6 +39,13 @@ LAST = 4
 
 FULL_AT = "full_at"
 """Figure of a verification's record: when the last full one began that found nothing, None if one is due."""
+
+
+AHEAD = timedelta(days=1)
+"""A record that began so much later than now was written by a wrong clock."""
+
+SEEN_AHEAD = "seen_ahead"
+"""Figure of a verification's record: the newest record of a wrong clock that was there, None if there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,7 @@ class Run:
 
     def _verify(self) -> ZbackupError | None:
         archive, began = self.work.archive(), self.now()
-        last = self._last_full(archive)
+        last, ahead = self._last_full(archive, began)
         due = last is None or not timedelta(0) <= began - last < self.full_every * (1 - 1 / EARLY)
         level: Level = "full" if self.depth == "full" or due else "sample"
         result = self.verify = self.work.verify(level)
@@ -168,19 +175,47 @@ class Run:
             "raw_bytes": result.raw_bytes,
             "seconds": result.seconds,
             FULL_AT: instant_text(last) if last else None,
+            SEEN_AHEAD: ahead,
         }
         self._record(archive, "verify", began, figures, ok=result.ok)
         return result.fault
 
-    def _last_full(self, archive: Archive) -> datetime | None:
-        """Return when the last full verification began that found nothing; None when that is to be found out anew."""
-        newest = max(records.newest(archive, "verify", LAST), key=lambda record: record.started, default=None)
-        text = newest.figures.get(FULL_AT) if newest else None
+    def _last_full(self, archive: Archive, now: datetime) -> tuple[datetime | None, str | None]:
+        """
+        Return when the last full verification began that found nothing, and the newest record of a wrong clock.
+
+        None when that is to be found out anew: it is, too, if nobody has looked since a record that cannot be read or
+        whose moment means nothing.
+        """
+        damaged: list[str] = []
+        ahead: list[Record] = []
+
+        def of_now(record: Record) -> bool:
+            if record.started <= now + AHEAD:
+                return True
+            ahead.append(record)
+            return False
+
+        found = records.newest(archive, "verify", LAST, damaged=damaged.append, wanted=of_now)
+        seen_ahead = ahead[0].id if ahead else None
+        for record in ahead[:1]:
+            self._warn(
+                f"{len(ahead)} record(s) of verifications lie in the future, such as {record.id} of "
+                f"{instant_text(record.started)}, and do not count",
+                "A clock was wrong then, or is now.",
+            )
+        second = found[0].id.partition("-")[0] if found else ""
+        newer = [name for name in damaged if name >= names.records_of("verify") + second]
+        for name in newer[:1]:
+            self._warn(f"{name} is damaged: everything is verified", "Nobody knows what that verification found.")
+        newest = max(found, key=lambda record: record.started, default=None)
+        if newest is None or newer or newest.figures.get(SEEN_AHEAD) != seen_ahead:
+            return None, seen_ahead
         try:
-            found = datetime.fromisoformat(str(text))
+            last = datetime.fromisoformat(str(newest.figures.get(FULL_AT)))
         except ValueError:
-            return None
-        return found if found.tzinfo else None
+            return None, seen_ahead
+        return (last if last.tzinfo else None), seen_ahead
 
     def _prune(self) -> None:
         archive, began = self.work.archive(), self.now()
@@ -199,8 +234,11 @@ class Run:
         try:
             records.write(archive, Record(kind, began, self.now(), ok, backup, figures))
         except StoreError as error:
-            self.warnings.append(f"{error.message}: what was done stands, and no record of it")
-            self.report(Warned(self.warnings[-1], error.hint))
+            self._warn(f"{error.message}: what was done stands, and no record of it", error.hint)
+
+    def _warn(self, message: str, hint: str) -> None:
+        self.warnings.append(message)
+        self.report(Warned(message, hint))
 
     def _step(self, name: StepName, take: Callable[[], ZbackupError | None]) -> None:
         """Take one step: say that it begins, and note how it ended."""

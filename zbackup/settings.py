@@ -13,6 +13,9 @@ from typing import Literal
 
 from zbackup.values import Known, Value, shown
 
+# PostgreSQL counts lock_timeout in milliseconds, with 31 bits.
+MOST_WAIT = 20 * 86400
+
 _TABLE = (
     Known("profile", "text", "The profile of the TOML file whose values hold, too."),
     Known("archive", "url", "Where the archive is: a path, file:///… or s3://bucket/prefix."),
@@ -60,16 +63,21 @@ _TABLE = (
     ),
     Known("every", "duration", "Time between two looks of `follow` at the source.", timedelta(seconds=10)),
     Known("capture_every", "duration", "Time between two captures and counts of `follow`.", timedelta(hours=1)),
-    Known("horizon_margin", "duration", "Kept below the oldest transaction seen.", timedelta(seconds=10)),
+    Known(
+        "horizon_margin", "duration", "Kept below the oldest transaction seen.", timedelta(seconds=10), most=MOST_WAIT
+    ),
     Known(
         "horizon_wait",
         "duration",
         "Longest wait for transactions that cannot be seen.",
         timedelta(seconds=30),
+        most=MOST_WAIT,
     ),
-    Known("standby_lag", "duration", "Assumed lag of a standby without --fence.", timedelta(seconds=60)),
-    Known("wait", "duration", "Longest wait for another run on the same archive to end.", timedelta(0)),
-    Known("lock_timeout", "duration", "Longest wait for a lock in the source.", timedelta(seconds=30)),
+    Known(
+        "standby_lag", "duration", "Assumed lag of a standby without --fence.", timedelta(seconds=60), most=MOST_WAIT
+    ),
+    Known("wait", "duration", "Longest wait for another run on the same archive to end.", timedelta(0), most=MOST_WAIT),
+    Known("lock_timeout", "duration", "Longest wait for a lock in the source.", timedelta(seconds=30), most=MOST_WAIT),
     Known("pg_dump", "text", "The pg_dump to use, instead of the newest that is found."),
     Known("spool", "text", "Folder for chunks on their way, instead of the system's temporary folder."),
     Known("chunk_bytes", "size", "Rows per chunk, before compression.", 64 << 20, least=64 << 10),

@@ -93,9 +93,15 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}", hint="--config names a TOML file.") from None
-    except ValueError as error:  # also UnicodeDecodeError
-        reason = "it is not UTF-8" if isinstance(error, UnicodeError) else error
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
+        match error:
+            case UnicodeError():
+                reason = "it is not UTF-8"
+            case RecursionError():
+                reason = "it is nested too deeply"
+            case _:
+                reason = str(error)
         raise UsageError(f"{path} is not TOML: {reason}", hint="Each line is NAME = VALUE.") from None

@@ -21,6 +21,10 @@ Kind = Literal[
 ]
 
 
+LONGEST = 36500 * 86400
+"""Seconds of a duration: dates so far back are dates still."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """One setting there is."""
@@ -33,6 +37,7 @@ class Known:
     least: int = 0
     """of a whole number, of a size in bytes, of a duration in seconds"""
     most: int | None = None
+    """None: any; of a duration `LONGEST`"""
 
     @property
     def variable(self) -> str:
@@ -112,11 +117,7 @@ def _of_text(known: Known, text: str) -> Value:
         case "switch" if text.lower() in _SWITCH:
             return _SWITCH[text.lower()]
         case "duration" if text == "0" or re.fullmatch(r"([0-9]{1,9}(\.[0-9]+)?(us|ms|s|min|m|h|d))+", text):
-            parts = re.findall(r"([0-9.]+)([a-z]+)", text)
-            duration = timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
-            if duration < timedelta(seconds=known.least):
-                raise ValueError(f"{text} is too short, the least is {timedelta(seconds=known.least)}")
-            return duration
+            return _duration(known, text)
         case "size" if (size := re.fullmatch(r"([0-9]{1,15}) ?([a-zA-Z]*)", text)) and size[2].lower() in _BYTES:
             return _within(known, int(size[1]) * _BYTES[size[2].lower()])
         case "choice" if text in known.choices:
@@ -145,6 +146,20 @@ def _of_text(known: Known, text: str) -> Value:
             return text
         case _:
             raise ValueError(f"{dsn.masked_url(text)!r} is not {_WANTED[known.kind]}")
+
+
+def _duration(known: Known, text: str) -> timedelta:
+    least, most = timedelta(seconds=known.least), timedelta(seconds=LONGEST if known.most is None else known.most)
+    try:
+        parts = re.findall(r"([0-9.]+)([a-z]+)", text)
+        duration = sum((timedelta(seconds=float(number) * _SECONDS[unit]) for number, unit in parts), timedelta(0))
+    except OverflowError:
+        duration = timedelta.max
+    if duration < least:
+        raise ValueError(f"{text} is too short, the least is {duration_text(least)}")
+    if duration > most:
+        raise ValueError(f"{text} is too long, the most is {duration_text(most)}")
+    return duration
 
 
 def _http(url: str) -> str:
@@ -180,16 +195,23 @@ def value_text(known: Known, value: Value) -> str:
     match value:
         case bool():
             return str(value).lower()
-        case timedelta(days=days) if days and value == timedelta(days=days):
-            return f"{days}d"
         case timedelta():
-            return f"{value.total_seconds():g}s"
+            return duration_text(value)
         case tuple():
             return shlex.join(value) if known.kind == "command" else os.pathsep.join(value)
         case int() if known.kind == "size" and value % (1 << 20) == 0:
             return f"{value >> 20}MiB"
         case _:
             return str(value)
+
+
+def duration_text(value: timedelta) -> str:
+    """Write a duration so that it reads back as the same."""
+    minutes, seconds = divmod(value.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    whole = "".join(f"{n}{unit}" for n, unit in ((value.days, "d"), (hours, "h"), (minutes, "m")) if n)
+    part = f"{seconds}.{value.microseconds:06}".rstrip("0").rstrip(".")
+    return whole if whole and part == "0" else f"{whole}{part}s"
 
 
 def shown(known: Known, value: Value) -> str | None:

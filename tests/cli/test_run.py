@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -215,6 +216,21 @@ def test_wrong_settings_are_announced_too(
     assert CANARY not in ran.out + ran.err + json.dumps(got)
 
 
+def test_an_archive_whose_name_is_no_text_is_announced(zbackup: Zbackup, source: str, pings: Pings, bare: Path) -> None:
+    """
+    A byte that is not UTF-8 in the reason: the run's own exit code, its ping and its hook.
+    """
+    archive = str(bare / "no\udcff")
+    ran = zbackup(*toml(bare, "/unused", source, pings), "--archive", archive)
+
+    assert ran.code == 20, ran.err
+    assert pings.paths == ["/a-secret-uuid/start", "/a-secret-uuid/fail"]
+    assert "no\\udcff" in pings.got[1][2]
+    ((name, got, _),) = hooked(bare)
+    assert (name, got["exit_code"]) == ("on_failure", 20)
+    assert "no\\udcff" in got["reason"]
+
+
 def test_who_cannot_be_told_is_a_warning(archive: str, source: str, zbackup: Zbackup, pings: Pings) -> None:
     """
     A ping that is refused each time, a hook that is not there: 0, and the result says so.
@@ -256,6 +272,31 @@ def test_a_signal_in_the_middle_is_announced(archive: str, source: str, pings: P
     assert pings.got[1][2] == "exit code 130: stopped by a signal"
     ((name, got, _),) = hooked(bare)
     assert (name, got["exit_code"], got["steps"][0]["outcome"]) == ("on_failure", 130, "failed")
+
+
+@pytest.mark.parametrize(("more", "code"), [("", 0), ('zitadel_config = ["/nowhere.yaml"]\n', 2)])
+def test_a_signal_during_a_hook_leaves_the_outcome(
+    archive: str, source: str, pings: Pings, bare: Path, more: str, code: int
+) -> None:
+    """
+    It was announced; the hook is cut off, and a warning says so.
+    """
+    night = toml(bare, archive, "" if code else source, pings, more)
+    slow = f"import pathlib, time; pathlib.Path({str(bare / 'began')!r}).touch(); time.sleep(100)"
+    hooks = [
+        word for name in HOOKS for word in (f"--{name.replace('_', '-')}", shlex.join([sys.executable, "-c", slow]))
+    ]
+    with start(*night, *hooks) as child:
+        for _ in range(6000):
+            if child.poll() is not None or (bare / "began").exists():
+                break
+            time.sleep(0.01)
+        child.send_signal(signal.SIGTERM)
+        _, err = child.communicate(timeout=40)
+
+    assert child.returncode == code, err
+    assert f"{'on_failure' if code else 'on_success'} ({sys.executable}): a signal cut it off" in err
+    assert pings.paths == ["/a-secret-uuid/start", "/a-secret-uuid/fail" if code else "/a-secret-uuid"]
 
 
 def test_a_job_that_is_not_there(zbackup: Zbackup, archive: str, source: str, pings: Pings, bare: Path) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
@@ -253,6 +254,26 @@ def test_two_follows_of_one_archive_take_turns(archive: Archive, source: str, fo
     assert head is not None
     assert {entry.backup for entry in catalog.line(head)} == backups
     assert archived_rows(archive) == source_rows(source)
+
+
+def test_a_signal_while_the_program_is_loaded(follow: Callable[..., Follow]) -> None:
+    """
+    From the moment on that signals are heeded at all, one ends it well.
+    """
+    following = follow()
+    status = Path(f"/proc/{following.process.pid}/status")
+    deadline = time.monotonic() + PATIENCE
+    while not heeded(status.read_text()) & 1 << (signal.SIGTERM - 1) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+    last = following.end()
+
+    assert (last["type"], following.process.returncode) == ("result", 0), last
+
+
+def heeded(status: str) -> int:
+    """Return the signals that a process has a handler for, as a set of bits."""
+    return int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
 
 
 def test_a_second_signal_stops_an_increment_that_waits(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import io
 import socket
 import time
+from http.client import HTTPMessage
+from urllib.request import Request
 
 import pytest
 
 from tests.fix_pings import Pings
-from zbackup.ping import BODY_BYTES, Event, ping
+from zbackup.ping import BODY_BYTES, REDIRECTS, Event, Redirects, ping
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,15 @@ def test_a_reason_travels_as_a_short_body(pings: Pings) -> None:
     assert "utf-8" in pings.headers[0]["Content-Type"]
 
 
+def test_a_reason_may_hold_bytes_that_are_no_text(pings: Pings) -> None:
+    """
+    As the name of a file may: they are written as escapes.
+    """
+    assert ping(pings.url, "fail", "no\udcff") is None
+
+    assert pings.got[0][2] == "no\\udcff"
+
+
 def test_a_user_is_told_as_http_wants_it(pings: Pings) -> None:
     """
     A name and a password in the URL become a header.
@@ -49,6 +61,51 @@ def test_a_user_is_told_as_http_wants_it(pings: Pings) -> None:
     assert ping(pings.url.replace("http://", "http://me:p%40ss@"), "success") is None
 
     assert base64.b64decode(pings.headers[0]["Authorization"].removeprefix("Basic ")) == b"me:p@ss"
+
+
+def test_a_redirect_of_the_same_server_keeps_all(pings: Pings) -> None:
+    """
+    Method, body and user, with 307 and 308; so often, and no more.
+    """
+    url = pings.url.replace("http://", "http://me@")
+    for status in (307, 308):
+        pings.got.clear()
+        pings.answers, pings.location = [status], "/moved"
+        assert ping(url, "fail", "why") is None
+        assert pings.got == [("POST", "/a-secret-uuid/fail", "why"), ("POST", "/moved", "why")]
+        assert "Authorization" in pings.headers[-1]
+
+    pings.got.clear()
+    pings.answers = [307] * 99
+    assert ping(url, "success") == "the answer was 307"
+    assert len(pings.got) <= 3 * (REDIRECTS + 1)
+
+
+def test_another_server_is_not_told_the_user(pings: Pings) -> None:
+    """
+    Another host or port gets the ping and its body, without the header.
+    """
+    pings.answers, pings.location = [307], pings.url.replace("127.0.0.1", "localhost") + "/other"
+
+    assert ping(pings.url.replace("http://", "http://me@"), "fail", "why") is None
+
+    assert pings.got[1] == ("POST", "/a-secret-uuid/other", "why")
+    assert ["Authorization" in headers for headers in pings.headers] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "followed"),
+    [("https", "http", False), ("https", "https", True), ("http", "https", True), ("http", "ftp", False)],
+)
+def test_what_was_asked_by_https_is_not_asked_by_http(before: str, after: str, followed: bool) -> None:
+    """
+    Nor by anything else than HTTP.
+    """
+    request = Request(f"{before}://h/", headers={"Authorization": "Basic x"})  # noqa: S310
+    new = Redirects().redirect_request(request, io.BytesIO(), 302, "", HTTPMessage(), f"{after}://h/")
+
+    assert (new is not None) == followed
+    assert new is None or new.has_header("Authorization") == (before == after)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,35 @@ def test_a_record_that_cannot_be_read_makes_the_next_one_full(night: Night, tmp_
     assert after.exit_code == 31
 
 
+def test_nights_with_a_clock_ahead_do_not_count(night: Night) -> None:
+    """
+    Five of them, a year ahead: what they found is looked for once more, and then the schedule holds, with a warning.
+    """
+    ahead = [night(9000 + hours) for hours in range(5)]
+    after = [night(hours) for hours in (0, 24, 48, 7 * 24)]
+
+    assert levels(*ahead) == ["full", *["sample"] * 4]
+    assert levels(*after) == ["full", "sample", "sample", "full"]
+    assert all("5 record(s) of verifications lie in the future" in one.warnings[0] for one in after)
+
+
+def test_a_damaged_record_after_a_good_one_is_told(night: Night, tmp_path: Path) -> None:
+    """
+    It may have found something: everything is verified, and a warning says why.
+    """
+    night(0)
+    before = set((tmp_path / "archive/records/verify").iterdir())
+    night(1)
+    (path,) = set((tmp_path / "archive/records/verify").iterdir()) - before
+    path.chmod(0o644)
+    path.write_bytes(b"{}")
+
+    after = night(2)
+
+    assert levels(after) == ["full"]
+    assert f"{path.name} is damaged" in after.warnings[0]
+
+
 def test_a_sample_reads_what_is_new_and_some_of_the_rest(
     night: Night, archive: Archive, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

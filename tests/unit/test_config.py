@@ -13,7 +13,7 @@ from zbackup import config
 from zbackup.config import resolve
 from zbackup.errors import UsageError
 from zbackup.settings import KNOWN
-from zbackup.values import default_text, of_flag
+from zbackup.values import default_text, duration_text, of_flag
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,6 +98,7 @@ def test_the_file_is_found_where_it_may_be(elsewhere: Path) -> None:
         ("zitadel_config = [1]", ["zitadel_config"]),
         ("jobs 3", ["not TOML", "line 1"]),
         ("jobs = 3\n\xff", ["not TOML"]),
+        ("jobs = " + "[" * 5000, ["not TOML", "nested too deeply"]),
     ],
 )
 def test_a_bad_line_names_setting_and_file(elsewhere: Path, text: str, words: list[str]) -> None:
@@ -138,6 +139,43 @@ def test_a_bad_connection_string_is_not_repeated(elsewhere: Path, source: str) -
 )
 def test_durations(text: str, seconds: float) -> None:
     assert resolve({"audit_budget": text}, {}).duration("audit_budget") == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "most"),
+    [
+        ("keep_window", "999999d", "36500d"),
+        ("keep_window", "999999999d" * 2, "36500d"),
+        ("horizon_margin", "999999d", "20d"),
+        ("lock_timeout", "20d1us", "20d"),
+    ],
+)
+def test_durations_have_a_greatest(name: str, text: str, most: str) -> None:
+    """
+    Which reaches no date before the year 1, and is what PostgreSQL takes; it is named.
+    """
+    assert resolve({name: most}, {})[name].shown == most
+    with pytest.raises(UsageError, match=f"{text} is too long, the most is {most}"):
+        resolve({name: text}, {})
+
+
+@given(st.timedeltas(timedelta(0), timedelta(days=36500)))
+def test_a_duration_reads_back_as_it_is_shown(duration: timedelta) -> None:
+    """
+    To the microsecond.
+    """
+    assert of_flag(KNOWN["keep_window"], duration_text(duration)) == duration
+
+
+def test_a_duration_is_shown_in_mixed_units() -> None:
+    """
+    As one would write it.
+    """
+    texts = ("30d12h30m", "2d", "1h", "1m30s", "250ms", "0")
+
+    found = [resolve({"keep_window": text}, {})["keep_window"].shown for text in texts]
+
+    assert found == ["30d12h30m", "2d", "1h", "1m30s", "0.25s", "0s"]
 
 
 @pytest.mark.parametrize(

@@ -316,6 +316,29 @@ def test_whatever_zitadel_does_not_know_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("Projections: 5", "Projections"),
+        ("Projections: {Customizations: {lockout_policy: 5}}", "Projections.Customizations.lockout_policy"),
+        ("Caches: []", "Caches"),
+        ("Caches: {Connectors: {Redis: on}}", "Caches.Connectors.Redis"),
+        ("Caches: {Instance: [redis]}", "Caches.Instance"),
+    ],
+)
+def test_what_should_hold_keys_and_holds_none_is_named(tmp_path: Path, text: str, place: str) -> None:
+    """
+    Of what is read beside the database; null changes nothing, as in ZITADEL.
+    """
+    database = "Database: {postgres: {Host: h}}\n"
+    found, null = (
+        read_config(write(tmp_path, database + more), {}) for more in (text, "Projections:\nCaches: {Instance: null}")
+    )
+
+    assert found.not_understood == (f"{place} holds no keys and was left out of account",)
+    assert null.not_understood == ()
+
+
 VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=15)
 
 

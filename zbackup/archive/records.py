@@ -44,23 +44,32 @@ def write(archive: Archive, record: Record) -> str:
 
 
 def newest(
-    archive: Archive, kind: Kind, most: int = 1, *, damaged: Callable[[str], None] = lambda _: None
+    archive: Archive,
+    kind: Kind,
+    most: int = 1,
+    *,
+    damaged: Callable[[str], None] = lambda _: None,
+    wanted: Callable[[Record], bool] = lambda _: True,
 ) -> list[Record]:
     """
     Read the newest records of a kind, the newest first.
 
-    Those that cannot be read are passed over, and their names told. A listing is as long as there are records.
+    Those that cannot be read are passed over, and their names told; so are those that are not wanted. A listing is as
+    long as there are records.
     """
     found: list[Record] = []
     for name in sorted((stat.name for stat in archive.store.list(names.records_of(kind))), reverse=True):
         if len(found) == most:
             break
         try:
-            found.append(read(archive, name))
+            record = read(archive, name)
         except Damaged:
             damaged(name)
         except ObjectMissing:  # pruned meanwhile
             continue
+        else:
+            if wanted(record):
+                found.append(record)
     return found
 
 

@@ -13,6 +13,8 @@ from zbackup import hook, ping
 from zbackup.cli.ran import run_record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zbackup.cli.job import Job
     from zbackup.run import RunResult
 
@@ -33,30 +35,51 @@ class Announcer:
         self._ping("start")
 
     def ended(self, result: RunResult, *, hurry: bool = False) -> None:
-        """Tell of the outcome, the URL first: a command may take its time."""
+        """
+        Tell of the outcome, the URL first: a command may take its time.
+
+        A signal meanwhile cuts off what is being told, and changes the outcome no more: somebody knows it already.
+        """
         reason = self.output.cleaned({"reason": f"exit code {result.exit_code}: {result.reason}"})["reason"]
-        self._ping("success" if result.ok else "fail", "" if result.ok else reason, hurry=hurry)
-        self._hook(result, hurry=hurry)
+        event: ping.Event = "success" if result.ok else "fail"
+        try:
+            self._ping(event, "" if result.ok else reason, hurry=hurry)
+        except KeyboardInterrupt:
+            self._cut_off(_url(event))
+            hurry = True
+        command = self.commands[result.ok]
+        if not command:
+            return
+        name = f"{_name(ok=result.ok)} ({command[0]})"
+        try:
+            self._told(name, self._hook(command, result, hurry=hurry))
+        except KeyboardInterrupt:
+            self._cut_off(name)
 
     def _ping(self, event: ping.Event, body: str = "", *, hurry: bool = False) -> None:
         if self.url:
             seconds = HURRY_PING if hurry else ping.SECONDS
-            self._told(f"ping_url ({event})", ping.ping(self.url, event, body, seconds=seconds))
+            self._told(_url(event), ping.ping(self.url, event, body, seconds=seconds))
 
-    def _hook(self, result: RunResult, *, hurry: bool) -> None:
-        command = self.commands[result.ok]
-        if command:
-            record = self.output.cleaned({"type": "result", "command": "run", **run_record(result, self.warnings)})
-            seconds = HURRY_HOOK if hurry else hook.SECONDS
-            text = f"{json.dumps(record)}\n"
-            self.output.close()
-            failed = hook.run(command, text.encode(), quiet=self.output.as_json, seconds=seconds)
-            self._told(f"{_name(ok=result.ok)} ({command[0]})", failed)
+    def _hook(self, command: Sequence[str], result: RunResult, *, hurry: bool) -> str | None:
+        record = self.output.cleaned({"type": "result", "command": "run", **run_record(result, self.warnings)})
+        text = f"{json.dumps(record)}\n"
+        self.output.close()
+        seconds = HURRY_HOOK if hurry else hook.SECONDS
+        return hook.run(command, text.encode(), quiet=self.output.as_json, seconds=seconds)
+
+    def _cut_off(self, what: str) -> None:
+        self.output.stopping.clear()
+        self._told(what, "a signal cut it off")
 
     def _told(self, what: str, failed: str | None) -> None:
         if failed is not None:
             self.warnings.append(f"{what}: {failed}")
             self.output.warning(self.warnings[-1], "The outcome of the run stands.")
+
+
+def _url(event: ping.Event) -> str:
+    return f"ping_url ({event})"
 
 
 def _name(*, ok: bool) -> str:

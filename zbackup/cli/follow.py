@@ -63,7 +63,7 @@ def follow(
     Increments of the same archive as `backup` makes, in one process; where nothing is new none is made. Captures and
     counts come once an hour. Errors that pass are tried again for ever. SIGTERM and Ctrl-C end it with exit code 0.
     """
-    stop = context.obj.stop = Stop()
+    stop = context.obj.stop = context.obj.stop or Stop()
     with Job(locals()) as job:
         from zbackup import follow as use_case
         from zbackup.cli import steps

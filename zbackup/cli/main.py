@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
+    from zbackup.stop import Stop
+
 # Kubernetes kills 30 s after SIGTERM; before that we end by ourselves.
 GRACE_SECONDS = 20.0
 
@@ -184,8 +186,8 @@ def _program() -> Any:
     return typer.main.get_command(app)
 
 
-def run() -> None:
-    """Run the program (the entry point)."""
+def run(stop_asked: Stop | None = None) -> None:
+    """Run the program (the entry point), which may have been asked to stop already."""
     arguments = sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -200,19 +202,26 @@ def run() -> None:
         output.error(Interrupted(f"{STOPPED}; something did not end within {GRACE_SECONDS:g} s"))
         os._exit(Interrupted.exit_code)
 
-    def stop(number: int, _frame: FrameType | None) -> None:
+    def finish() -> None:
+        main_thread = threading.main_thread().ident or 0
+        _later(FINISH_SECONDS, lambda: signal.pthread_kill(main_thread, signal.SIGTERM))
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
         if output.stopping.is_set():
             os._exit(Interrupted.exit_code)
         if output.stop is not None and not output.stop.asked:
             output.stop.ask()
-            _later(FINISH_SECONDS, lambda: signal.pthread_kill(threading.main_thread().ident or 0, number))
+            finish()
             return
         output.stopping.set()
         _later(GRACE_SECONDS, give_up)
         raise KeyboardInterrupt
 
+    output.stop, early = stop_asked, stop_asked is not None and stop_asked.asked
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
+    if early:
+        finish()
     try:
         code = main(arguments, output)
     except KeyboardInterrupt:  # just before or after the command

@@ -348,8 +348,9 @@ class Output:
                 return self._clean_texts(value)  # pyright: ignore[reportUnknownArgumentType]
             case list():
                 return [self._cleaned(key, item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-            case str() if key in _PROSE:
-                return self.clean(value)
+            case str():
+                text = self.clean(value) if key in _PROSE else value
+                return text.encode(errors="backslashreplace").decode()  # strict readers of JSON refuse half a character
             case _:
                 return value
 

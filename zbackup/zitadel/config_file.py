@@ -18,7 +18,7 @@ import yaml
 
 from zbackup import dsn
 from zbackup.errors import NotSupported, UsageError
-from zbackup.zitadel.running import Running, read_running
+from zbackup.zitadel.running import SECTIONS, Running, read_running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -212,7 +212,9 @@ def _leaves(node: object, place: Path_, *, dotted: bool) -> Iterator[tuple[Path_
             yield from _leaves(value, place + parts, dotted=dotted or len(parts) > 1)
     elif isinstance(node, str):
         yield place, dotted, node
-    # Lists hold nothing that matters here; null leaves a value as it was.
+    elif isinstance(node, list) and place[:1] in SECTIONS:
+        yield place, dotted, ""
+    # Other lists hold nothing that matters here; null leaves a value as it was.
 
 
 class _Texts(yaml.SafeLoader):

@@ -9,7 +9,7 @@ cmd/defaults.yaml, internal/cache/connector, internal/database/postgres.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -21,6 +21,13 @@ CACHES = (
     "instance", "milestones", "organization", "idpformcallbacks", "federatedlogouts", "webkeyactivesigningkey",
     "webkeypublickeys",
 )  # fmt: skip
+
+_CUSTOM = ("projections", "customizations")
+_REDIS = ("caches", "connectors", "redis")
+SECTIONS: tuple[Place, ...] = (("projections",), ("caches",))
+"""what is read here beside Database"""
+_BLOCKS: frozenset[Place] = frozenset((*SECTIONS, _CUSTOM, _REDIS[:2], _REDIS, *(("caches", name) for name in CACHES)))
+"""which hold keys, as each of _CUSTOM does"""
 
 _OPEN = "maxopenconns"
 _DEFAULT_OPEN, _LEAST_OPEN = 10, 4
@@ -61,10 +68,15 @@ class Running:
     redis: Redis | None = None
 
 
-def read_running(value: Lookup, places: Iterable[Place], block: str, notes: list[str]) -> Running:
+def read_running(value: Lookup, places: Collection[Place], block: str, notes: list[str]) -> Running:
     """Read it from the values; `block` is the name of the one below Database, and `places` are all that files hold."""
     database = ("database", block)
     lifetime, idle = (_duration(value, (*database, key), notes) for key in ("maxconnlifetime", "maxconnidletime"))
+    notes += [
+        f"{named(place)} holds no keys and was left out of account"
+        for place in sorted(places)
+        if place in _BLOCKS or (place[:2] == _CUSTOM and len(place) == 3)
+    ]
     longest, by = _longest(value, places, notes)
     return Running(
         max_open_conns=_whole(value, (*database, _OPEN), _DEFAULT_OPEN, notes) or _LEAST_OPEN,
@@ -76,16 +88,15 @@ def read_running(value: Lookup, places: Iterable[Place], block: str, notes: list
     )
 
 
-def _longest(value: Lookup, places: Iterable[Place], notes: list[str]) -> tuple[timedelta, str]:
+def _longest(value: Lookup, places: Collection[Place], notes: list[str]) -> tuple[timedelta, str]:
     """Return how long a transaction of a projection may last, and the key that says so."""
     usual = ("projections", "transactionduration")
     longest = _duration(value, usual, notes)
     if longest is not None and not longest:
         return longest, named(usual)
     found = [(longest or timedelta(minutes=1), named(usual))]
-    below = ("projections", "customizations")
-    customized = {place for place in places if place[:2] == below and place[-1] == "transactionduration"}
-    customized |= {(*below, name, "transactionduration") for name in _CUSTOMIZED}
+    customized = {place for place in places if place[:2] == _CUSTOM and place[-1] == "transactionduration"}
+    customized |= {(*_CUSTOM, name, "transactionduration") for name in _CUSTOMIZED}
     found += [(_duration(value, place, notes) or timedelta(0), named(place)) for place in sorted(customized)]
     return max(found, key=lambda one: one[0])
 
@@ -94,14 +105,13 @@ def _redis(value: Lookup, notes: list[str]) -> Redis | None:
     caches = tuple(name for name in CACHES if (value(("caches", name, "connector")) or "").lower() == "redis")
     if not caches:
         return None
-    connector = ("caches", "connectors", "redis")
-    address = value((*connector, "addr")) or "localhost:6379"
-    if url := value((*connector, "url")):
+    address = value((*_REDIS, "addr")) or "localhost:6379"
+    if url := value((*_REDIS, "url")):
         address = url.rpartition("@")[2] if "@" in url else url.partition("://")[2]
     # Nothing else is shown: it may be a part of the password.
     plain = re.match(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?(?=[/?#]|$)", address)
     address = plain[0] if plain else "the address of its connector"
-    return Redis(caches, address, _whole(value, (*connector, "dboffset"), 10, notes) + 1)
+    return Redis(caches, address, _whole(value, (*_REDIS, "dboffset"), 10, notes) + 1)
 
 
 def _whole(value: Lookup, place: Place, default: int, notes: list[str]) -> int:
