@@ -370,7 +370,7 @@ class _Drill:
         again = ""
         if self.plan is not None:
             point = instant_text(self.plan.at) if self.plan.at else f"backup:{self.plan.backup}"
-            again = f"`zbackup drill --generation {self.plan.generation} --at {point}`, with the other options as they were, repeats it."
+            again = f"`zbackup drill --generation {self.plan.generation} --at {point}`, with all else, repeats it."
         return kind(
             f"the drill failed ({self.watch.step}): {error.message}",
             hint="\n  ".join(filter(None, (error.hint, again))),

@@ -54,4 +54,4 @@ def drill_lines(result: DrillResult) -> Iterator[str]:
         yield f"  {duration(step.seconds):>10}  {_STEPS.get(step.step, step.step)}"
     yield from warnings(result.warnings)
     if result.point == "random":
-        yield f"`zbackup drill --generation {result.generation} --at {when(result.at)}`, with the other options as they were, repeats it"
+        yield f"`zbackup drill --generation {result.generation} --at {when(result.at)}`, with all else, repeats it"
