@@ -89,9 +89,10 @@ def main() -> None:
         after = fingerprint(target)
         if after != before:
             sys.exit(f"the restored events differ: {after} instead of {before}")
-        said.append(f"`restore` brought all {after[0]:,} events back (those of setup are not counted) into an empty")
-        said.append("database, with schema and state:")
-        said.append(f"keys, assets, names, {len(restored)} tables in all, and handler states that mail nobody.")
+        said.append(
+            f"`restore` brought all {after[0]:,} events (those of setup not counted) into an empty database, with"
+        )
+        said.append(f"schema, keys, assets, names, {len(restored)} tables in all, and handler states that mail nobody.")
         said.append(f"They equal those before the disaster in every column of every row: digest {after[1][:12]}….")
         said.append("Only steps of `zitadel setup` were taken out, as listed: those that let the projections catch up.")
     said.append(f"Nothing is left: server stopped, files removed. All in {time.monotonic() - began:.0f} seconds.")

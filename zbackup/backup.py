@@ -83,11 +83,6 @@ class Made:
     tail_seconds: float
     """that the tail took"""
 
-    @property
-    def unexplained(self) -> bool:
-        """The server counts rows that were inserted and that no backup has read yet."""
-        return self.counters != self.manifest.counters
-
 
 def backup(
     archive: Archive,

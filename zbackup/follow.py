@@ -69,12 +69,6 @@ SMALL_TAIL = 1 << 20
 KEEP = timedelta(minutes=1)
 """How long a session is used: see kept.py."""
 
-COUNT_AGAIN = timedelta(minutes=5)
-"""
-Where a light increment found that more was inserted than it read, the next one counts, and not again for so long: a
-push that fails leaves such a number, too.
-"""
-
 CAPTURE_AGAIN = timedelta(minutes=5)
 """After a thorough increment that failed, light ones go on for so long, lest events wait for a table."""
 
@@ -162,8 +156,6 @@ class _Follower:
     due: float = 0
     """when the next increment is, if anything is new; as all of these by the monotonic clock"""
     thorough_due: float = 0
-    count_due: float = 0
-    """from when on rows that nobody has read are looked for"""
     confirmed: datetime | None = None
     failures: int = 0
     hopeless_since: float | None = None
@@ -215,7 +207,7 @@ class _Follower:
         if self.made is None or self.store.stat(self.name) is None:
             self._open()
             return "committed"
-        if thorough or self._counts_now(now):
+        if thorough:
             return "committed"
         with (
             source_errors(self.source.dsn),
@@ -224,18 +216,10 @@ class _Follower:
         ):
             self.pulse = feel(self.made, control, self.source, primary, self.options)
         if not self.pulse.new:
-            if self.pulse.counted and not self._lacks_some(self.made):
+            if self.pulse.counted:
                 self.confirmed = self.pulse.clock
             return "unchanged"
         return "committed" if now >= self.due or self.pulse.clears else "postponed"
-
-    def _counts_now(self, now: float) -> bool:
-        """Tell whether rows that nobody has read yet are to be looked for now."""
-        return self.made is not None and self._lacks_some(self.made) and now >= self.count_due
-
-    def _lacks_some(self, made: Made) -> bool:
-        """Tell whether the archive may lack rows that are looked for; without a budget none are."""
-        return made.unexplained and bool(self.options.audit_budget)
 
     def _open(self) -> None:
         """Open the archive, for the first time or because the newest backup is not there any more."""
@@ -250,16 +234,12 @@ class _Follower:
     def _back_up(self, begun: float, *, thorough: bool) -> BackupResult:
         assert self.archive is not None
         options = self.options
-        if self._counts_now(begun):
-            self.count_due = begun + COUNT_AGAIN.total_seconds()
-            options = replace(options, capture=options.capture and thorough)
-        elif not thorough:
+        if not thorough:
             options = replace(options, capture=False, audit_budget=timedelta(0), audit_recent=timedelta(0))
         with lease.hold(self.archive, "follow", wait=self.wait, report=self.report):
             made = increment(self.archive, self.source, options, fence=self.fence, report=self.report)
         self.made, self.name, self.pulse = made, str(entry_of(made.manifest)), None
-        if not self._lacks_some(made):
-            self.confirmed = made.manifest.snapshot
+        self.confirmed = made.manifest.snapshot
         if self.oldest[0] != made.manifest.generation or self.oldest[1] is None:
             self.oldest = made.manifest.generation, _oldest(self.archive, made)
         if thorough:

@@ -50,7 +50,7 @@ _TABLE = (
     Metric("zbackup_restorable_newest_timestamp_seconds", "The newest instant that can be restored."),
     Metric(
         "zbackup_confirmed_timestamp_seconds",
-        "All that was committed at the source by then is in the archive, as far as it counts.",
+        "All that was committed at the source by then is in the archive, but for rows dated below the horizon.",
     ),
     Metric("zbackup_lag_seconds", "Now minus that; not in files, which know no now."),
     Metric("zbackup_backups", "Backups of the newest generation."),
