@@ -44,8 +44,8 @@ from zbackup.errors import (
     UsageError,
     ZbackupError,
 )
-from zbackup.event import parse_instant
 from zbackup.outcome import Kind, Outcome
+from zbackup.plan import first_instant
 from zbackup.progress import Report, silent
 from zbackup.pulse import Pulse, feel
 from zbackup.stop import Stop
@@ -241,7 +241,7 @@ class _Follower:
         self.made, self.name, self.pulse = made, str(entry_of(made.manifest)), None
         self.confirmed = made.manifest.snapshot
         if self.oldest[0] != made.manifest.generation or self.oldest[1] is None:
-            self.oldest = made.manifest.generation, _oldest(self.archive, made)
+            self.oldest = made.manifest.generation, first_instant(self.archive, made.manifest)
         if thorough:
             self.thorough_due = time.monotonic() + self.following.capture_every.total_seconds()
         elif made.result.kind == "full":
@@ -318,8 +318,3 @@ def interval(following: FollowOptions, tail: Totals, seconds: float) -> float:
         return every
     wanted = max(every, seconds / TAIL_SHARE, tail.stored_bytes / TAIL_BYTES)
     return min(wanted, max(every, following.capture_every.total_seconds()))
-
-
-def _oldest(archive: Archive, made: Made) -> datetime | None:
-    first = next(archive.chunks(made.manifest.log), None) or next(iter(made.manifest.tail), None)
-    return parse_instant(first.first[0]) if first else None

@@ -15,18 +15,10 @@ import pytest
 
 from tests.drill.conftest import ROOT, lives
 from tests.zitadel.api import eventually
+from tests.zitadel.test_harness import SAYS
 from zbackup import inside
 from zbackup.errors import NotSupported
 from zbackup.namespace import Namespace
-
-SAYS = """
-import socket, sys
-try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
-    print("connected")
-except OSError as exc:
-    print(exc.strerror)
-"""
 
 KNOCKS = """
 import socket, sys

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from typing import Any, TypeVar
 
-from tests.zitadel.network import LOOPBACK, Network
+from tests.zitadel.network import Network
 from tests.zitadel.truth import Answers, answers
+from zbackup.zitadel.copy import LOOPBACK
 
 REQUEST_SECONDS = 60
 

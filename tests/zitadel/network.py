@@ -16,13 +16,7 @@ import struct
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv4Network
 from typing import ParamSpec, Self, TypeVar
-
-LOOPBACK = "127.0.0.1"
-
-ELSEWHERE = tuple(map(str, IPv4Network("0.0.0.0/0").address_exclude(IPv4Network("127.0.0.0/8"))))
-"""All IPv4 addresses but loopback, as CIDR blocks."""
 
 # linux/sched.h, linux/sockios.h, linux/if.h
 _CLONE_NEWNET = 0x40000000

@@ -12,6 +12,7 @@ from typing import Any
 from tests import fixture_data
 from tests.fixture_data import Truth
 from zbackup.event import unescape
+from zbackup.zitadel.copy import External
 
 Log = Sequence["Event"]
 """all events up to an instant, in commit order"""
@@ -41,15 +42,6 @@ class User:
     instance: str
     organisation: str
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class External:
-    """How ZITADEL was reached from outside, by its last setup."""
-
-    domain: str
-    port: int
-    secure: bool
 
 
 def truth_named(version: str, label: str, *, full: bool = True) -> Truth:

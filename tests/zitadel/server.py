@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 from tests.zitadel.api import request
-from tests.zitadel.network import ELSEWHERE, LOOPBACK, Network
-from tests.zitadel.past import External
+from tests.zitadel.network import Network
 from tests.zitadel.tokens import MASTERKEY
 from zbackup.database.embedded import ROLE, EmbeddedPostgres
+from zbackup.zitadel.copy import Access, External, settings
 
 SETUP_SECONDS = 900
 """the slowest seen: 188 s, all relational tables of main from nothing"""
@@ -45,47 +45,13 @@ def version_of(binary: Path) -> str:
 
 
 def configuration(server: EmbeddedPostgres, database: str, external: External) -> dict[str, Any]:
-    """Configure a drill: reached as the original was, and silent beyond loopback."""
-    access = {"Username": ROLE, "Password": server.password, "SSL": {"Mode": "disable"}}
-    postgres = {
-        "Host": LOOPBACK,
-        "Port": server.port,
-        "Database": database,
-        "MaxOpenConns": 20,
-        "MaxIdleConns": 10,
-        # Without it v2.71 makes a connection for each statement.
-        "MaxConnLifetime": "30m",
-        "MaxConnIdleTime": "5m",
-        "User": access,
-        "Admin": {**access, "ExistingDatabase": "postgres"},
-    }
-    denied = {"DenyList": list(ELSEWHERE)}
-    return {
-        "Port": external.port,
-        "ExternalDomain": external.domain,
-        "ExternalPort": external.port,
-        "ExternalSecure": external.secure,
-        "TLS": {"Enabled": False},
-        "Database": {"postgres": postgres},
-        # No private address is there to tell machines apart, and no metadata service to ask.
-        "Machine": {
-            "Identification": {
-                "Hostname": {"Enabled": True},
-                "PrivateIp": {"Enabled": False},
-                "Webhook": {"Enabled": False},
-            }
-        },
+    """Configure a drill as the product does, at the port that it had outside."""
+    access = Access(server.port, database, ROLE, server.password)
+    return settings(external, access, external.port) | {
         # Handlers look often while they are expected to be silent.
         "Projections": {"RequeueEvery": "5s", "Customizations": {"NotificationsQuotas": {"RequeueEvery": "5s"}}},
         # The tokens of the fixtures are older than authenticated encryption.
         "EncryptionKeys": {"OIDC": {"LegacyToken": True}},
-        # A copy has the system id of its original.
-        "ServicePing": {"Enabled": False},
-        "Telemetry": {"Enabled": False},
-        # Of actions, of targets, and since v4.15 of all outgoing calls.
-        "Actions": {"HTTP": denied},
-        "Executions": denied,
-        "HTTPClient": denied,
     }
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from typing import Generic, TypeVar, cast
 
-from tests.zitadel.network import LOOPBACK, Network
+from tests.zitadel.network import Network
+from zbackup.zitadel.copy import LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)

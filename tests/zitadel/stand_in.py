@@ -25,10 +25,10 @@ import psycopg
 import yaml
 
 from tests import fixture_data
-from tests.zitadel.network import LOOPBACK
 from tests.zitadel.past import Log, log_at, mail_ports
 from tests.zitadel.tokens import OIDC_KEY, mint, open_key, read
 from tests.zitadel.truth import Instance, read_truth
+from zbackup.zitadel.copy import LOOPBACK
 
 VERSION = "v4.13.1"
 

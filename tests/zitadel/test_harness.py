@@ -23,11 +23,12 @@ from tests import fix_postgres, fixture_data
 from tests.zitadel import past, tokens
 from tests.zitadel.api import eventually, request
 from tests.zitadel.conftest import Program, needs_full
-from tests.zitadel.network import ELSEWHERE, LOOPBACK, Network
+from tests.zitadel.network import Network
 from tests.zitadel.server import Zitadel, ZitadelFailed, configuration, version_of
 from tests.zitadel.sinks import Call, Mail, MailSink, WebhookSink, serving
 from tests.zitadel.truth import Answers, answers, differences, read_truth
 from zbackup.database.embedded import EmbeddedPostgres
+from zbackup.zitadel.copy import ELSEWHERE, LOOPBACK, External
 
 every_fixture = pytest.mark.parametrize("version", fixture_data.VERSIONS)
 
@@ -186,7 +187,7 @@ def test_the_configuration_is_what_zitadel_reads(
     """
     The original's address, the database by TCP, and nothing that reports home.
     """
-    external = past.External("localhost", 18100, secure=False)
+    external = External("localhost", 18100, secure=False)
     Zitadel(program(""), network, tmp_path, configuration(postgres, "restored", external)).init()
 
     read: dict[str, Any] = yaml.safe_load((tmp_path / "zitadel.yaml").read_text())

@@ -59,6 +59,11 @@ class Access:
 
 def configuration(external: External, access: Access) -> str:
     """Write it as YAML."""
+    return yaml.safe_dump(settings(external, access))
+
+
+def settings(external: External, access: Access, port: int = PORT) -> dict[str, Any]:
+    """Return it; ZITADEL listens at `port`."""
     user = {"Username": access.user, "Password": access.password, "SSL": {"Mode": "disable"}}
     postgres = {
         "Host": LOOPBACK,
@@ -73,8 +78,8 @@ def configuration(external: External, access: Access) -> str:
         "Admin": {**user, "ExistingDatabase": "postgres"},
     }
     denied = {"DenyList": list(ELSEWHERE)}
-    settings: dict[str, Any] = {
-        "Port": PORT,
+    return {
+        "Port": port,
         "ExternalDomain": external.domain,
         "ExternalPort": external.port,
         "ExternalSecure": external.secure,
@@ -96,4 +101,3 @@ def configuration(external: External, access: Access) -> str:
         "Executions": denied,
         "HTTPClient": denied,
     }
-    return yaml.safe_dump(settings)
