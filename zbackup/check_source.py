@@ -14,7 +14,7 @@ from zbackup.database.connection import Connection, connect, shown, source_error
 from zbackup.database.grants import grants
 from zbackup.database.horizon import LONG, refuse_subscriber, settle
 from zbackup.database.identity import clock, read_identity
-from zbackup.database.schema_dump import NoProgram, find_program
+from zbackup.database.pg_dump import NoProgram, find_program
 from zbackup.database.sessions import prepared
 from zbackup.database.shape import FoundTable, find_events_table, zitadel_version
 from zbackup.database.standby import expect_primary, in_recovery

@@ -28,7 +28,7 @@ from zbackup.database.connection import connect
 from zbackup.database.embedded import EmbeddedPostgres, standby_of
 from zbackup.database.kept import Sessions
 from zbackup.database.pace import Pace
-from zbackup.database.schema_dump import NoProgram, find_program
+from zbackup.database.pg_dump import NoProgram, find_program
 from zbackup.database.snapshot import Snapshot, Workers
 from zbackup.progress import ObjectStored, Progress, Report, Step, silent
 
