@@ -9,13 +9,20 @@ from types import FrameType
 
 from zbackup.stop import Stop
 
-# Rows come by the million as lists of bytes, among which there are no cycles: a collection every 700 of them, the
-# default, took half of the time that reading their keys takes (docs/decisions/0005-speed.md).
-COLLECT_AFTER = 100_000
+# Objects come by the million, and none of them is in a cycle: a collection every 700, the default, took half of the
+# time that a fold takes (docs/decisions/0005-speed.md). Loading the program alone makes 100 000, of which one that
+# came before the first command would look at each.
+COLLECT_AFTER = 200_000
+
+# Memory of a frame's size is taken and let go by the thousand. glibc gives back to the system what is larger than the
+# largest that was given back before, at first 128 KiB (mallopt(3), M_MMAP_THRESHOLD), and the next one is then faulted
+# in page by page: a fifth of what `verify --full` took.
+KEPT_BYTES = 8 << 20
 
 
 def main() -> None:
     gc.set_threshold(COLLECT_AFTER)
+    bytes(KEPT_BYTES)
     # All other commands need the parser, which takes longer to load than to find the versions.
     if sys.argv[1:] in (["--version"], ["--version", "--json"]):
         from zbackup.cli.version import run
