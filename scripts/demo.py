@@ -141,8 +141,8 @@ def reserve_names(dsn: str) -> None:
     with connect(dsn, role="target") as connection:
         source = read_identity(connection)
         fold = Fold(database_lower(source.locale_provider, source.collation, source.ctype, source.icu_locale))
-        for row in read_rows(connection, find_events_table(connection).table, BEGINNING, END):
-            fold.add(row)
+        for block in read_rows(connection, find_events_table(connection).table, BEGINNING, END):
+            fold.add(block)
         connection.execute("TRUNCATE eventstore.unique_constraints")
         with connection.cursor() as cursor, cursor.copy("COPY eventstore.unique_constraints FROM STDIN") as copy:
             for found in fold.rows():

@@ -130,13 +130,8 @@ def fill_constraints(source: str) -> int:
     fold = Fold(database_lower("libc", "C.UTF-8", "C.UTF-8", None))
     with closing(connect(source)) as connection:
         events = find_events_table(connection).table
-        block: list[bytes] = []
-        for row in read_rows(connection, events, BEGINNING, END):
-            block.append(row)
-            if len(block) == 1000:
-                fold.add(b"".join(block))
-                block.clear()
-        fold.add(b"".join(block))
+        for block in read_rows(connection, events, BEGINNING, END):
+            fold.add(block)
     statement = f"COPY eventstore.unique_constraints ({', '.join(COLUMNS)}) FROM STDIN".encode()
     with psycopg.connect(source) as connection, connection.cursor() as cursor:
         connection.execute("TRUNCATE eventstore.unique_constraints")

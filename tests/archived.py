@@ -9,7 +9,8 @@ from pathlib import Path
 
 from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import ChunkWriter, Header, event_frames, inspect_frame
+from zbackup.archive.chunk import ChunkWriter, Header
+from zbackup.archive.facts import inspect_frame
 from zbackup.archive.log import totals
 from zbackup.archive.manifest import (
     FORMAT,
@@ -22,6 +23,7 @@ from zbackup.archive.manifest import (
     Manifest,
 )
 from zbackup.archive.names import BackupName, ChunkName, backup_id
+from zbackup.archive.rows import event_frames
 from zbackup.event import BEGINNING, END, Cursor, cursor_of
 from zbackup.source import Column, EventTable, FileIdentity, HorizonRecord, Index, Source
 from zbackup.store.local import LocalStore
@@ -137,7 +139,7 @@ class Maker:
         last: Cursor | None = None
         positions = [cursor_of(row).position for row in rows]
         for frame in event_frames(rows, self.frame_bytes):
-            facts = inspect_frame(frame, last)
+            facts = inspect_frame(frame.lines, last)
             writer.add_events(facts, frame)
             last = facts.last
         file = writer.close()

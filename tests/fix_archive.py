@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import FORMAT, ArchiveRecord, Manifest
+from zbackup.archive.rows import rows_in, split_rows
 from zbackup.attempt import BackupOptions
 from zbackup.backup import BackupResult, backup
 from zbackup.database.connection import connect
@@ -62,7 +62,7 @@ def back_up(archive: Archive, database: str) -> Backup:
 def source_rows(dsn: str, lo: datetime = BEGINNING, hi: datetime = END) -> Rows:
     """Read all events of a database as archived rows, in order."""
     with connect(dsn) as connection:
-        return list(read_rows(connection, find_events_table(connection).table, lo, hi))
+        return list(rows_in(read_rows(connection, find_events_table(connection).table, lo, hi)))
 
 
 def newest(archive: Archive) -> Manifest:

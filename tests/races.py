@@ -25,10 +25,10 @@ from tests.fix_vices import Meeting
 from tests.history import create_schema, fill, push
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.folders import rank
 from zbackup.archive.manifest import Manifest
 from zbackup.archive.names import BackupName
+from zbackup.archive.rows import split_rows
 from zbackup.backup import BackupResult, backup
 from zbackup.errors import Busy
 from zbackup.init import init

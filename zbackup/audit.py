@@ -18,9 +18,9 @@ from itertools import chain
 from typing import IO
 
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.log import LogEdit
 from zbackup.archive.manifest import Amendment, ChunkRef, Counted
+from zbackup.archive.rows import rows_in
 from zbackup.archive.sink import Sink
 from zbackup.archive.spool import Spool
 from zbackup.counting import counted_at, mark
@@ -170,7 +170,7 @@ class Audit:
         self, part: _Range, there: Iterator[bytes], tally: Counter[Change], added: IO[bytes]
     ) -> Iterator[bytes]:
         """Yield the rows as they are now; count the changes, and keep a copy of what was added."""
-        for change, row in merge(self._archived(part), there):
+        for change, row in merge(self._archived(part), rows_in(there)):
             tally[change] += 1
             if change is Change.ADDED:
                 added.write(row)
@@ -179,8 +179,7 @@ class Audit:
 
     def _archived(self, part: _Range) -> Iterator[bytes]:
         if part.chunk is not None:
-            for frame in self.archive.read(part.chunk):
-                yield from split_rows(frame)
+            yield from rows_in(self.archive.read(part.chunk))
 
 
 @dataclass(frozen=True, slots=True)

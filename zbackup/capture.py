@@ -214,14 +214,14 @@ class _Run:
     def _table(self, lock_timeout: timedelta | None, table: Listed) -> CapturedTable | CannotRead:
         try:
             with self.workers.borrow() as worker:
-                rows = read_table(worker, table, lock_timeout=lock_timeout)
+                blocks = read_table(worker, table, lock_timeout=lock_timeout)
                 by_row = known.stored_by_row(table.schema, table.name)
                 try:
-                    return self.sink.write(table.schema, table.name, table.columns, rows, by_row=by_row)
+                    return self.sink.write(table.schema, table.name, table.columns, blocks, by_row=by_row)
                 except NotSupported as error:  # a row that is too long
                     # To its end: who stopped in the middle would end the session that others borrow next.
-                    for row in rows:
-                        del row
+                    for block in blocks:
+                        del block
                     return CannotRead(error.message)
         except CannotRead as reason:
             return reason

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.archive.rows import rows_in
 from zbackup.database.connection import connect, source_errors
 from zbackup.database.export import digest_of, read_rows
 from zbackup.database.kept import Sessions
@@ -106,7 +106,8 @@ def compare_restored(
         table = find_events_table(snapshot.catalog).table
         with connect(restored) as ours, ours.transaction(), pool.borrow() as worker:
             here = read_rows(ours, find_events_table(ours).table, BEGINNING, until)
-            for change, row in merge(here, read_range(worker, table, BEGINNING, until)):
+            there = read_range(worker, table, BEGINNING, until)
+            for change, row in merge(rows_in(here), rows_in(there)):
                 if change is Change.SAME:
                     rows += 1
                     continue
@@ -130,7 +131,7 @@ def _differences(archive: Archive, chunk: ChunkRef | None, there: Iterator[bytes
     words = {Change.CHANGED: "differs", Change.ADDED: "not in the archive", Change.REMOVED: "not in the source"}
     more = 0
     for number, (change, row) in enumerate(
-        (change, row) for change, row in merge(_archived(archive, chunk), there) if change is not Change.SAME
+        (change, row) for change, row in merge(_archived(archive, chunk), rows_in(there)) if change is not Change.SAME
     ):
         if number < MOST:
             yield f"{words[change]}: {_name(row)}"
@@ -142,8 +143,7 @@ def _differences(archive: Archive, chunk: ChunkRef | None, there: Iterator[bytes
 
 def _archived(archive: Archive, chunk: ChunkRef | None) -> Iterator[bytes]:
     if chunk is not None:
-        for frame in archive.read(chunk):
-            yield from split_rows(frame)
+        yield from rows_in(archive.read(chunk))
 
 
 def _name(row: bytes) -> str:

@@ -15,9 +15,9 @@ from datetime import datetime
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.between import ALWAYS, Range
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import RestorePlan
+from zbackup.archive.rows import split_rows
 from zbackup.archive.sound import rows_of
 from zbackup.event import COLUMNS, END, MICROSECOND, parse_instant, unescape
 from zbackup.merge import Change, merge

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from zbackup.archive.between import Block
-from zbackup.archive.chunk import split_rows
+from zbackup.archive.rows import split_rows
 from zbackup.archive.sound import rows_of
 from zbackup.errors import OutputLost, UsageError
 from zbackup.event_json import event_of

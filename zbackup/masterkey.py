@@ -14,8 +14,8 @@ from itertools import islice
 
 from zbackup.archive import find
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef, Manifest
+from zbackup.archive.rows import split_rows
 from zbackup.archive.sound import rows_of
 from zbackup.check import Check, fail, ok, warn
 from zbackup.database import encrypted

@@ -15,7 +15,8 @@ from datetime import datetime
 
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import ChunkFile, FrameFacts, inspect_frame, split_rows
+from zbackup.archive.chunk import ChunkFile, FrameFacts
+from zbackup.archive.facts import inspect_frame
 from zbackup.archive.manifest import ChunkRef, RunRecord, Slice
 from zbackup.archive.names import BackupName, ChunkName
 from zbackup.archive.reader import ChunkReader
@@ -24,7 +25,7 @@ from zbackup.errors import ArchiveError, ObjectMissing
 from zbackup.event import Cursor
 from zbackup.source import EventTable, FileIdentity, Source
 
-Look = Callable[[list[bytes], FrameFacts], None]
+Look = Callable[[bytes, FrameFacts], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,8 @@ def _proved(archive: Archive, part: Slice, found: list[ChunkName], look: Look) -
             reader = ChunkReader(stream, str(name))
             begin = None
             for frame in reader:
-                rows = split_rows(frame)
-                facts = inspect_frame(rows, last)
-                look(rows, facts)
+                facts = inspect_frame(frame, last)
+                look(frame, facts)
                 begin, last = begin or facts.first, facts.last
             reader.expect(name.digest)
             file = ChunkFile(stream, reader.stored_bytes, reader.stored_sha256, reader.trailer)

@@ -10,6 +10,7 @@ from threading import BoundedSemaphore
 
 from zbackup.archive.chunk import FrameFacts
 from zbackup.archive.manifest import ChunkRef, Slice
+from zbackup.archive.rows import split_rows
 from zbackup.archive.sink import Draft, Sink
 from zbackup.database.portions import read_range
 from zbackup.database.snapshot import Workers
@@ -82,10 +83,11 @@ class UpgradeWatch:
     def __init__(self) -> None:
         self.seen = False
 
-    def __call__(self, rows: list[bytes], facts: FrameFacts) -> None:
+    def __call__(self, rows: bytes, facts: FrameFacts) -> None:
         if not self.seen and b"system" in facts.aggregate_types:
-            self.seen = any(row.split(b"\t", 8)[7].startswith(UPGRADE_EVENTS) for row in rows if b"\tsystem.m" in row)
+            named = (row for row in split_rows(rows) if b"\tsystem.m" in row)
+            self.seen = any(row.split(b"\t", 8)[7].startswith(UPGRADE_EVENTS) for row in named)
 
 
-def unseen(_rows: list[bytes], _facts: FrameFacts) -> None:
+def unseen(_rows: bytes, _facts: FrameFacts) -> None:
     """Watch for nothing: in tails and ranges that are read again."""

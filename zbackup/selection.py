@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 
 from zbackup.archive.between import Block
-from zbackup.archive.chunk import split_rows
+from zbackup.archive.rows import split_rows
 from zbackup.archive.sound import rows_of
 from zbackup.errors import UsageError
 from zbackup.event import COLUMNS, escape, unescape

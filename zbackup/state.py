@@ -17,9 +17,9 @@ from operator import itemgetter
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.between import ALWAYS, Block, Order, Range, between, edges
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import RestorePlan, first_of, last_of
+from zbackup.archive.rows import split_rows
 from zbackup.archive.sound import rows_of
 from zbackup.event import Cursor, cursor_of, key_of
 from zbackup.progress import Report, Step, silent

@@ -14,9 +14,9 @@ from functools import partial
 
 from zbackup.archive import find
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import Capture, CapturedTable, CaptureRef
 from zbackup.archive.plan import PlannedCapture, RestorePlan
+from zbackup.archive.rows import rows_in, split_rows
 from zbackup.archive.sound import rows_of
 from zbackup.archive.table import read_table
 from zbackup.archive.withhold import EXEMPT
@@ -272,7 +272,8 @@ def _version_at(archive: Archive, plan: RestorePlan) -> str | None:
     mark = b"\t" + b"\t".join(EXEMPT) + b"\t"
     for chunk in reversed(plan.chunks):
         if has_system(chunk.ref, counts):
-            rows = (row for frame in archive.read(chunk.ref) for row in rows_until(frame, plan.cut_at) if mark in row)
+            until = (rows_until(frame, plan.cut_at) for frame in archive.read(chunk.ref))
+            rows = (row for row in rows_in(until) if mark in row)
             if version := migrations.zitadel_version(migrations.parse(rows)):
                 return version
     return None

@@ -24,7 +24,8 @@ from zbackup.archive import names, records
 from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
-from zbackup.archive.chunk import inspect_frame, split_rows, texts
+from zbackup.archive.chunk import texts
+from zbackup.archive.facts import inspect_frame
 from zbackup.archive.log import totals
 from zbackup.archive.manifest import Ancestry, Capture, CapturedTable, ChunkRef, Manifest, ObjectRef
 from zbackup.archive.names import BackupName
@@ -287,16 +288,15 @@ class _Verification:
         with closing(self.archive.store.open(chunk.name)) as stream:
             reader = ChunkReader(stream, chunk.name, chunk)
             for frame in reader:
-                rows = split_rows(frame)
                 try:
-                    facts = inspect_frame(rows, last)
+                    facts = inspect_frame(frame, last)
                 except (ValueError, IndexError) as error:
                     raise Damaged(f"{chunk.name}: {error}", hint="Restore it from another copy.") from error
                 last = facts.last
                 instances.update(facts.instances)
                 types.update(facts.aggregate_types)
                 self.raw_bytes += len(frame)
-                del frame, rows
+                del frame
             trailer = reader.trailer
         if (trailer.instances, trailer.aggregate_types) != (texts(instances), texts(types)):
             raise Damaged(f"{chunk.name}: its counts are not those of its rows", hint="Restore it from another copy.")

@@ -20,9 +20,9 @@ from functools import partial
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.between import Block, between
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import Manifest
 from zbackup.archive.plan import RestorePlan, last_of
+from zbackup.archive.rows import split_rows
 from zbackup.archive.sound import rows_of
 from zbackup.archive.withhold import EXEMPT, LeastAfter
 from zbackup.errors import Damaged, ObjectMissing

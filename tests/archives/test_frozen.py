@@ -15,8 +15,8 @@ from tests.fix_archive import restored, source_rows
 from tests.gate import Ahead, Clock
 from zbackup.archive.archive import Archive
 from zbackup.archive.between import Order
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.needed import Rules
+from zbackup.archive.rows import split_rows
 from zbackup.archive.tombstones import LEAST_GRACE
 from zbackup.event import cursor_of
 from zbackup.moment import Latest, parse_point

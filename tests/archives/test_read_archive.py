@@ -20,8 +20,8 @@ from tests.fix_archive import archived_rows, newest
 from tests.fix_damage import flipped
 from tests.unit.rows import EPOCH, row
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import Log
+from zbackup.archive.rows import split_rows
 from zbackup.errors import OutsideWindow
 from zbackup.event import instant_text
 from zbackup.moment import Instant

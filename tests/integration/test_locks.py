@@ -13,7 +13,7 @@ import pytest
 from tests.fix_archive import Backup, archived_rows, newest, source_rows
 from tests.history import create_schema, fill_state
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import FRAME_BYTES
+from zbackup.archive.rows import FRAME_BYTES
 from zbackup.progress import Advance, ObjectStored, Progress, Report, Step
 
 PATIENCE = 60.0

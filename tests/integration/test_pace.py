@@ -19,6 +19,7 @@ from zbackup import lease
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import FORMAT, ArchiveRecord
+from zbackup.archive.rows import rows_in
 from zbackup.backup import backup
 from zbackup.compact import FACTOR
 from zbackup.database.connection import connect
@@ -100,10 +101,10 @@ def expect_portions_to_meet(source: str) -> None:
     pace.portion_bytes = 20_000
     with connect(source) as connection, Snapshot(Sessions(source)) as snapshot:
         table = find_events_table(connection).table
-        wanted = list(read_rows(connection, table, BEGINNING, END))
+        wanted = list(rows_in(read_rows(connection, table, BEGINNING, END)))
         with Workers(Sessions(source), snapshot, 1, timedelta(seconds=5), pace) as workers, workers.borrow() as worker:
             execute(source, "DELETE FROM eventstore.events2 WHERE aggregate_type = 'B'")
-            found = list(read_range(worker, table, BEGINNING, END))
+            found = list(rows_in(read_range(worker, table, BEGINNING, END)))
 
     assert len(wanted) > 3900
     assert found == wanted

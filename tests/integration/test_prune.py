@@ -19,10 +19,10 @@ from tests.gate import Ahead
 from tests.unit.rows import row
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.log import totals
 from zbackup.archive.manifest import FORMAT, Capture, CaptureRef, Lease
 from zbackup.archive.needed import KeepCaptures, Rules
+from zbackup.archive.rows import split_rows
 from zbackup.archive.table import TableSink
 from zbackup.archive.tombstones import LEAST_GRACE, LONGEST_RUN, Watch, read_lists
 from zbackup.errors import AccessDenied, Damaged, Incomplete, OutsideWindow, Overtaken, StoreError, UsageError

@@ -16,6 +16,7 @@ from tests.history import create_schema, fill, fill_state, push
 from tests.unit.rows import EPOCH, row
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import ChunkWriter, FrameFacts
+from zbackup.archive.rows import Rows
 from zbackup.archive.table import LISTED
 from zbackup.errors import ZbackupError
 from zbackup.verify import Level, verify
@@ -128,8 +129,8 @@ def test_two_chunks_swapped_are_found(full_archive: Archive, tmp_path: Path, new
 class Miscounting(ChunkWriter):
     """Says in its trailers that all rows are of organizations."""
 
-    def add_events(self, facts: FrameFacts, rows: list[bytes]) -> None:
-        super().add_events(replace(facts, aggregate_types=Counter({b"org": len(rows)})), rows)
+    def add_events(self, facts: FrameFacts, rows: Rows) -> None:
+        super().add_events(replace(facts, aggregate_types=Counter({b"org": facts.rows})), rows)
 
 
 def test_wrong_counts_in_a_trailer_are_found(tmp_path: Path) -> None:

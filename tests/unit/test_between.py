@@ -16,8 +16,9 @@ from tests.archived import Maker, created
 from tests.unit.rows import EPOCH, history
 from zbackup.archive.archive import Archive
 from zbackup.archive.between import ALWAYS, Order, Range, between, edges
-from zbackup.archive.chunk import Frame, Trailer, split_rows
+from zbackup.archive.chunk import Frame, Trailer
 from zbackup.archive.manifest import ChunkRef
+from zbackup.archive.rows import split_rows
 from zbackup.errors import Damaged, ZbackupError
 from zbackup.event import END, parse_instant
 

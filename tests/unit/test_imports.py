@@ -30,6 +30,7 @@ HOMES = {
     "yaml": {"zitadel"},
     "cryptography": {"zitadel"},
     "pydantic": {"archive"},
+    "numpy": {"facts"},
     "opentelemetry": {"telemetry"},
     "prometheus_client": {"metrics"},
 }

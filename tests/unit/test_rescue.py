@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from tests.unit.rows import histories, history
 from tests.unit.test_chunk import written
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.rescue import Rescued, rescue
+from zbackup.archive.rows import split_rows
 
 
 def rows_of(body: bytes, found: Rescued) -> list[bytes]:

@@ -20,8 +20,8 @@ from tests.unit.rows import EPOCH, row
 from zbackup import withheld as withheld_module
 from zbackup.archive.archive import Archive
 from zbackup.archive.between import Order
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef
+from zbackup.archive.rows import split_rows
 from zbackup.archive.withhold import withheld
 from zbackup.diff import Changes, Difference, diff
 from zbackup.event import COLUMNS, MICROSECOND, cursor_of, instant_text

@@ -14,6 +14,8 @@ import pytest
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import FORMAT, ArchiveRecord, Capture, CapturedTable, CaptureRef
+from zbackup.archive.reader import ChunkReader
+from zbackup.archive.rows import FRAME_BYTES, HUGE_BYTES
 from zbackup.archive.table import AT_ONCE, LISTED, TableSink, read_table
 from zbackup.errors import Damaged, StoreError, StoreFull
 from zbackup.store.base import Stat
@@ -102,6 +104,33 @@ def test_rows_come_back_in_their_order(archive: Archive) -> None:
         found = names.row_of(part.name)
         assert found is not None
         assert part.sha256 == found[1]
+
+
+def test_objects_do_not_depend_on_how_rows_come(archive: Archive) -> None:
+    """
+    Row by row, all at once, or in blocks of any size: the frames are the same, each as full as rows allow.
+    """
+    sizes = (10, 300_000, 900_000, 400_000, 1_100_000, 30, FRAME_BYTES - 50, 50, 1, HUGE_BYTES + 7, 60, 200_000)
+    lines = [f"{number:09}\t".encode() + b"x" * size + b"\n" for number, size in enumerate(sizes * 2)]
+    others = [line for line in lines if len(line) < HUGE_BYTES]
+    halves = [b"".join(lines[:9]), *lines[9:13], b"".join(lines[13:21]), *lines[21:]]
+
+    one = write(archive, lines, by_row=False)
+
+    assert write(archive, halves, by_row=False) == one
+    assert write(archive, others, by_row=False) == write(archive, [b"".join(others)], by_row=False)
+    assert lines == lines_of(archive, one)
+    with archive.store.open(one.parts[0].name) as stream:
+        reader = ChunkReader(stream, "the part")
+        for _ in reader:
+            pass
+    frames = [frame.raw_bytes for frame in reader.trailer.frames]
+    wanted: list[int] = []
+    for line in lines:
+        if not wanted or wanted[-1] + len(line) > FRAME_BYTES:
+            wanted.append(0)
+        wanted[-1] += len(line)
+    assert wanted == frames
 
 
 def test_unchanged_rows_cost_no_call(archive: Archive, store: Counts) -> None:

@@ -17,9 +17,10 @@ from itertools import chain, pairwise
 from typing import TypeVar
 
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import Frame, Trailer, split_rows
+from zbackup.archive.chunk import Frame, Trailer
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import first_of, last_of
+from zbackup.archive.rows import split_rows
 from zbackup.archive.sound import rows_of
 from zbackup.errors import Damaged
 from zbackup.event import BEGINNING, END, parse_instant

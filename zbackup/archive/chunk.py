@@ -16,32 +16,24 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from io import BytesIO
 from typing import BinaryIO, cast
 
 import zstandard
 
 from zbackup.archive import codec
+from zbackup.archive.rows import Rows, created_at, last_created, split_rows
 from zbackup.archive.spool import Spool
 from zbackup.errors import Damaged, NotSupported
-from zbackup.event import Cursor, cursor_of, key_of, unescape
+from zbackup.event import Cursor, unescape
 
 HEADER_MAGIC = 0x184D2A50
 TRAILER_MAGIC = 0x184D2A51
 TRAILER_MARK = b"zbk1"
 
-# Rows are compressed in independent frames of this size: a point in time can be found without reading the
-# whole chunk, larger frames gain little in ratio, and what is read, hashed and compressed stays in the
-# processor's cache (docs/decisions/0005-speed.md).
-FRAME_BYTES = 1 << 20
-
-# A longer row is not held while others are gathered. Its frame grows as rows come, and does not announce its size.
-HUGE_BYTES = 4 << 20
-
-# Rows of such frames are compressed in blocks of this size.
+# Rows of frames that grow are compressed in blocks of this size.
 BLOCK_BYTES = 1 << 20
 
 # A chunk is closed when it has this many raw bytes: one PUT of some 5-15 MB, and a restart loses little.
@@ -135,7 +127,7 @@ class ChunkWriter:
     def raw_bytes(self) -> int:
         return sum(frame.raw_bytes for frame in self._frames)
 
-    def add_events(self, facts: FrameFacts, rows: list[bytes]) -> None:
+    def add_events(self, facts: FrameFacts, rows: Rows) -> None:
         """Append event rows that `inspect_frame` has seen: a frame, or more of the last one (see `event_frames`)."""
         self._instances.update(facts.instances)
         self._types.update(facts.aggregate_types)
@@ -143,22 +135,23 @@ class ChunkWriter:
             self._end()
         self._first = self._first or facts.first
         self._last = facts.last
-        marks = _created(rows[0]), _created(rows[-1]), str(facts.least), str(facts.greatest)
-        _check(rows)
-        if self._open is None and not _is_huge(rows[-1]):
-            self._add(b"".join(rows), len(rows), marks)
+        marks = created_at(rows.lines), last_created(rows.lines), str(facts.least), str(facts.greatest)
+        if facts.rows == 1:
+            _check(len(rows.lines))
+        if self._open is None and not rows.more:
+            self._add(rows.lines, facts.rows, marks)
         else:
-            self._grow(rows, len(rows), marks)
-        if not _is_huge(rows[-1]):
+            self._grow(rows.lines, facts.rows, marks)
+        if not rows.more:
             self._end()
 
     def add_rows(self, block: bytes, rows: int) -> None:
         """Append one frame of rows of a captured table."""
-        _check([block] if rows == 1 or len(block) <= ROW_BYTES else split_rows(block))
+        _check(len(block) if rows == 1 or len(block) <= ROW_BYTES else max(map(len, split_rows(block))))
         if len(block) <= WHOLE_BYTES:
             self._add(block, rows, ("", "", "", ""))
         else:
-            self._grow([block], rows, ("", "", "", ""), size=len(block))
+            self._grow(block, rows, ("", "", "", ""), size=len(block))
             self._end()
 
     def close(self) -> ChunkFile:
@@ -192,18 +185,18 @@ class ChunkWriter:
         self._raw.update(block)
         self._write(stored)
 
-    def _grow(self, parts: list[bytes], rows: int, marks: tuple[str, str, str, str], size: int = -1) -> None:
+    def _grow(self, lines: bytes, rows: int, marks: tuple[str, str, str, str], size: int = -1) -> None:
         """Append to the frame that is open, or open one, which announces its size where it is known."""
         if self._open is None:
             self._open = _Growing(self._compressor.compressobj(size=size))
             self._frames.append(Frame(self._offset, 0, 0, 0, *marks))
-        for block in _blocks(parts):
+        for block in _blocks(lines):
             self._raw.update(block)
             self._write(self._open.add(block))
         frame, (_, last, least, greatest) = self._frames[-1], marks
         self._frames[-1] = replace(
             frame,
-            raw_bytes=frame.raw_bytes + sum(map(len, parts)),
+            raw_bytes=frame.raw_bytes + len(lines),
             rows=frame.rows + rows,
             last=last,
             least=min(frame.least, least, key=_decimal),
@@ -249,129 +242,36 @@ class _Growing:
 class FrameFacts:
     """What the key columns of one frame's rows say."""
 
+    rows: int
     first: Cursor
     last: Cursor
     least: Decimal
     greatest: Decimal
+    """positions"""
     instances: Counter[bytes]
     aggregate_types: Counter[bytes]
+    """rows by the fields as they stand there"""
 
 
-def inspect_frame(rows: list[bytes], after: Cursor | None) -> FrameFacts:
-    """
-    Check that every row comes strictly after the one before it, the first after `after`.
-
-    Raises ValueError naming both rows. PostgreSQL writes instants in UTC so that their text sorts like their
-    time (`+` and `.` sort before digits), so that only ties are read.
-    """
-    created, positions, orders, instances, kinds = _columns(rows)
-    first, last = cursor_of(rows[0]), cursor_of(rows[-1])
-    if after is not None and not after < first:
-        raise ValueError(f"{first.texts()} does not come after {after.texts()}")
-    for at in _doubtful(created, positions, orders):
-        one, other = cursor_of(rows[at]), cursor_of(rows[at + 1])
-        if not one < other:
-            raise ValueError(f"{other.texts()} does not come after {one.texts()}")
-    least, greatest = _extremes(positions, rows)
-    return FrameFacts(first, last, least, greatest, Counter(instances), Counter(kinds))
-
-
-def _columns(rows: list[bytes]) -> tuple[tuple[bytes, ...], ...]:
-    """Return the first five columns of rows."""
-    if _is_huge(rows[-1]):
-        return tuple(zip(*(key_of(row)[:5] for row in rows), strict=True))
-    return tuple(zip(*[row.split(b"\t", 5) for row in rows], strict=True))[:5]
-
-
-def _doubtful(created: tuple[bytes, ...], positions: tuple[bytes, ...], orders: tuple[bytes, ...]) -> list[int]:
-    """
-    Return where a row does not plainly come before the next one.
-
-    Plain is a later time, or a higher place in the same push: natural numbers sort by length, then by digits.
-    """
-    return [
-        at
-        for at, (one, two, here, there, low, high) in enumerate(
-            zip(created, created[1:], positions, positions[1:], orders, orders[1:], strict=False)
-        )
-        if one >= two
-        and not (one == two and here == there and (low < high if len(low) == len(high) else len(low) < len(high)))
-    ]
-
-
-def _extremes(positions: tuple[bytes, ...], rows: list[bytes]) -> tuple[Decimal, Decimal]:
-    """Return the least and the greatest position. Texts that are alike sort like the numbers."""
-    distinct = set(positions)
-    alike = len(set(map(len, distinct))) == 1 and {text[-7:-6] for text in distinct} == {b"."}
-    if alike and not min(distinct).startswith(b"-"):
-        return Decimal(min(distinct).decode()), Decimal(max(distinct).decode())
-    decimals = {text: Decimal(text.decode()) for text in distinct}
-    for text, row in zip(positions, rows, strict=True):
-        if not decimals[text].is_finite():
-            raise ValueError(f"the position of {cursor_of(row).texts()} is not a number")
-    return min(decimals.values()), max(decimals.values())
-
-
-def event_frames(rows: Iterable[bytes], frame_bytes: int = FRAME_BYTES) -> Iterator[list[bytes]]:
-    """
-    Group rows into frames of about `frame_bytes` that end where created_at changes.
-
-    A huge row is given on as soon as it is there, with those of its instant before it; the next ones may then
-    belong to the same frame.
-    """
-    frame: list[bytes] = []
-    size = 0
-    for row in rows:
-        length = len(row)
-        if frame and (size >= frame_bytes or length >= HUGE_BYTES) and _created(row) != _created(frame[-1]):
-            yield frame
-            frame, size = [], 0
-        frame.append(row)
-        size += length
-        if length >= HUGE_BYTES:
-            del row
-            yield frame
-            frame, size = [], 0
-    if frame:
-        yield frame
-
-
-def _is_huge(row: bytes) -> bool:
-    return len(row) >= HUGE_BYTES
-
-
-def _blocks(parts: Iterable[bytes]) -> Iterator[memoryview]:
-    for part in parts:
-        for at in range(0, len(part), BLOCK_BYTES):
-            yield memoryview(part)[at : at + BLOCK_BYTES]
+def _blocks(lines: bytes) -> Iterator[memoryview]:
+    for at in range(0, len(lines), BLOCK_BYTES):
+        yield memoryview(lines)[at : at + BLOCK_BYTES]
 
 
 def _decimal(text: str) -> Decimal:
     return Decimal(text or 0)
 
 
-def _check(rows: list[bytes]) -> None:
-    if (longest := max(map(len, rows))) > ROW_BYTES:
+def _check(longest: int) -> None:
+    if longest > ROW_BYTES:
         raise NotSupported(
             f"a row has {longest} bytes as text, {ROW_BYTES} is the most", hint="Report this with the table's name."
         )
 
 
-def split_rows(frame: bytes) -> list[bytes]:
-    """Cut a frame into its rows, newline kept. COPY text has no newline inside a row."""
-    if frame.find(b"\n") == len(frame) - 1:
-        return [frame] if frame else []
-    rows = BytesIO(frame).readlines()
-    return rows if rows[-1].endswith(b"\n") else rows[:-1]
-
-
 def texts(counts: Counter[bytes]) -> dict[str, int]:
     """Return counts by what the fields say, as a trailer has them."""
     return {unescape(key).decode(): count for key, count in sorted(counts.items())}
-
-
-def _created(row: bytes) -> str:
-    return row[: row.index(b"\t")].decode()
 
 
 def _skippable(magic: int, body: bytes) -> bytes:

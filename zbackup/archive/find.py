@@ -8,9 +8,10 @@ from decimal import Decimal
 from itertools import chain
 
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import Frame, split_rows
+from zbackup.archive.chunk import Frame
 from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.archive.plan import first_of, last_of
+from zbackup.archive.rows import split_rows
 from zbackup.archive.sound import rows_of
 from zbackup.event import Cursor, cursor_of, parse_instant
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 import zstandard
 
 from zbackup.archive import codec
-from zbackup.archive.chunk import TRAILER_MARK, Frame, FrameFacts, Trailer, inspect_frame, split_rows
+from zbackup.archive.chunk import TRAILER_MARK, Frame, FrameFacts, Trailer
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import first_of, last_of
 from zbackup.errors import ArchiveError
@@ -137,8 +137,11 @@ def _describes(trailer: Trailer, ref: ChunkRef) -> bool:
 
 def _facts(raw: bytes, ref: ChunkRef, after: Cursor | None) -> FrameFacts | None:
     """Inspect a frame; None when its rows are not in order, or not where the chunk's are."""
+    # It loads numpy, which a plan of what is whole does without.
+    from zbackup.archive.facts import inspect_frame
+
     try:
-        facts = inspect_frame(split_rows(raw), after)
+        facts = inspect_frame(raw, after)
     except (ValueError, IndexError, ArithmeticError):
         return None
     within = not facts.first < Cursor.of_texts(ref.first) and not Cursor.of_texts(ref.last) < facts.last
@@ -151,7 +154,7 @@ def _entry(found: _Found, facts: FrameFacts) -> Frame:
         found.offset,
         found.stored_bytes,
         len(raw),
-        raw.count(b"\n"),
+        facts.rows,
         facts.first.texts()[0],
         facts.last.texts()[0],
         str(facts.least),

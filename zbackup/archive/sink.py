@@ -9,17 +9,11 @@ from datetime import datetime
 from decimal import Decimal
 
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import (
-    CHUNK_BYTES,
-    ChunkFile,
-    ChunkWriter,
-    FrameFacts,
-    Header,
-    event_frames,
-    inspect_frame,
-)
+from zbackup.archive.chunk import CHUNK_BYTES, ChunkFile, ChunkWriter, FrameFacts, Header
+from zbackup.archive.facts import inspect_frame
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.names import ChunkName
+from zbackup.archive.rows import Rows, event_frames
 from zbackup.errors import Damaged, SourceError
 from zbackup.event import Cursor
 from zbackup.progress import Advance, ObjectStored, Report, silent
@@ -49,21 +43,21 @@ class Sink:
     chunk_bytes: int = CHUNK_BYTES
     spool: str | None = None
     report: Report = silent
-    look: Callable[[list[bytes], FrameFacts], None] = lambda _rows, _facts: None
+    look: Callable[[bytes, FrameFacts], None] = lambda _rows, _facts: None
     """Sees every frame that is written."""
     expected_rows: int = 0
     """told with the progress; 0: unknown"""
     written: Written = field(default_factory=Written)
 
-    def write(self, slice_name: str, rows: Iterable[bytes], lo: datetime, hi: datetime) -> list[ChunkRef]:
+    def write(self, slice_name: str, blocks: Iterable[bytes], lo: datetime, hi: datetime) -> list[ChunkRef]:
         """
         Store the rows of the range [lo, hi); return chunks that tile it, none when there are no rows.
 
         Raises SourceError when the rows do not come in the archive's order or lie outside the range.
         """
-        return self.read(slice_name, rows, lo, hi).store()
+        return self.read(slice_name, blocks, lo, hi).store()
 
-    def read(self, slice_name: str, rows: Iterable[bytes], lo: datetime, hi: datetime) -> Draft:
+    def read(self, slice_name: str, blocks: Iterable[bytes], lo: datetime, hi: datetime) -> Draft:
         """
         Do as `write`, but leave the last chunk to be stored.
 
@@ -72,21 +66,21 @@ class Sink:
         draft = Draft(self, slice_name, lo, hi)
         last: Cursor | None = None
         try:
-            for frame in event_frames(rows):
-                facts = self._inspect(frame, last, lo, hi)
-                self.look(frame, facts)
-                draft.add(frame, facts)
+            for rows in event_frames(blocks):
+                facts = self._inspect(rows.lines, last, lo, hi)
+                self.look(rows.lines, facts)
+                draft.add(rows, facts)
                 last = facts.last
-                self.report(Advance(len(frame), sum(map(len, frame)), total_rows=self.expected_rows))
-                del frame
+                self.report(Advance(facts.rows, len(rows.lines), total_rows=self.expected_rows))
+                del rows
         except BaseException:
             draft.discard()
             raise
         return draft
 
-    def _inspect(self, frame: list[bytes], last: Cursor | None, lo: datetime, hi: datetime) -> FrameFacts:
+    def _inspect(self, lines: bytes, last: Cursor | None, lo: datetime, hi: datetime) -> FrameFacts:
         try:
-            facts = inspect_frame(frame, last)
+            facts = inspect_frame(lines, last)
         except ValueError as error:
             raise SourceError(
                 f"rows of {self.header.table} do not come in order: {error}",
@@ -106,15 +100,15 @@ class Draft:
         self._writer: ChunkWriter | None = None
         self._last: datetime | None = None
 
-    def add(self, frame: list[bytes], facts: FrameFacts) -> None:
-        """Append a frame; a chunk that is full is stored when the next one begins."""
+    def add(self, rows: Rows, facts: FrameFacts) -> None:
+        """Append rows; a chunk that is full is stored when the next one begins."""
         full = self._writer is not None and self._writer.raw_bytes >= self._sink.chunk_bytes
         # But not within an instant, whose rows a huge one divides.
         if full and self._last != facts.first.created_at:
             self._close(facts.first.created_at)
         self._last = facts.last.created_at
         self._writer = self._writer or ChunkWriter(self._sink.header, spool=self._sink.spool)
-        self._writer.add_events(facts, frame)
+        self._writer.add_events(facts, rows)
 
     def store(self) -> list[ChunkRef]:
         """Store what is left and return all chunks. A draft that cannot be stored is discarded."""

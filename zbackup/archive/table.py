@@ -18,9 +18,10 @@ import zstandard
 
 from zbackup.archive import codec, names
 from zbackup.archive.archive import Archive
-from zbackup.archive.chunk import FRAME_BYTES, HUGE_BYTES, ChunkFile, ChunkWriter, Header
+from zbackup.archive.chunk import ChunkFile, ChunkWriter, Header
 from zbackup.archive.frames import LIST_BYTES, RECORD_BYTES, LongRow
 from zbackup.archive.manifest import FORMAT, Capture, CapturedTable, ObjectRef
+from zbackup.archive.rows import FRAME_BYTES, is_huge, rows_in
 from zbackup.errors import Damaged, NotSupported
 from zbackup.progress import Advance, ObjectStored, Report, silent
 
@@ -65,10 +66,10 @@ class TableSink:
     """objects that were stored, and their sizes"""
 
     def write(
-        self, schema: str, name: str, columns: tuple[str, ...], lines: Iterable[bytes], *, by_row: bool = False
+        self, schema: str, name: str, columns: tuple[str, ...], blocks: Iterable[bytes], *, by_row: bool = False
     ) -> CapturedTable:
         """
-        Store the rows of a table, lines of COPY text; with `by_row` each as an object of its own.
+        Store the rows of a table, blocks of lines of COPY text; with `by_row` each as an object of its own.
 
         Raises StoreError; what was stored by then is named by nothing. May be called again.
         """
@@ -77,13 +78,14 @@ class TableSink:
         draft: _Draft = _Rows(self, header, before) if by_row else _Parts(self, header)
         digest, rows, raw_bytes = hashlib.sha256(), 0, 0
         try:
-            for block, count in map(_alone, lines) if by_row else _frames(lines):
-                digest.update(block)
+            for frame in rows_in(blocks) if by_row else _frames(blocks):
+                digest.update(frame)
+                count = frame.count(b"\n")
                 rows += count
-                raw_bytes += len(block)
-                draft.add(block, count)
-                self.report(Advance(0, len(block)))
-                del block
+                raw_bytes += len(frame)
+                draft.add(frame, count)
+                self.report(Advance(0, len(frame)))
+                del frame
             if not by_row and before is not None and before.raw_sha256 == digest.hexdigest():
                 return before
             parts = draft.store()
@@ -279,27 +281,35 @@ class _Rows:
         }
 
 
-def _frames(lines: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Group rows into frames of about `FRAME_BYTES`, with the number of rows in each."""
-    frame: list[bytes] = []
+def _frames(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Make frames of as many rows as fit into `FRAME_BYTES`, wherever blocks end; a longer row stands alone."""
+    held: list[bytes] = []
     size = 0
-    for line in lines:
-        if frame and size + len(line) > FRAME_BYTES:
-            yield b"".join(frame), len(frame)
-            frame, size = [], 0
-        frame.append(line)
-        size += len(line)
-        if len(line) >= HUGE_BYTES:
-            # Alone by now, and let go before the next one comes.
-            del line
-            yield frame.pop(), 1
-            size = 0
-    if frame:
-        yield b"".join(frame), len(frame)
+    for block in blocks:
+        if is_huge(block):
+            yield from filter(None, _full(b"".join(held), 0))
+            held, size = [], 0
+            yield block
+            # Let go before the next one comes.
+            del block
+            continue
+        held.append(block)
+        size += len(block)
+        if size > FRAME_BYTES:
+            *frames, rest = _full(b"".join(held), FRAME_BYTES)
+            yield from frames
+            held, size = [rest], len(rest)
+    yield from filter(None, _full(b"".join(held), 0))
 
 
-def _alone(line: bytes) -> tuple[bytes, int]:
-    return line, 1
+def _full(lines: bytes, rest: int) -> Iterator[bytes]:
+    """Cut off frames until at most so many bytes are left; these come last."""
+    start = 0
+    while len(lines) - start > rest:
+        end = lines.rfind(b"\n", start, start + FRAME_BYTES) + 1 or lines.index(b"\n", start) + 1
+        yield lines[start:end]
+        start = end
+    yield lines[start:]
 
 
 def _batches(parts: Iterable[ObjectRef]) -> Iterator[list[ObjectRef]]:

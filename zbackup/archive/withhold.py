@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from zbackup.archive.chunk import split_rows
+from zbackup.archive.rows import split_rows
 from zbackup.event import Cursor, parse_instant, unescape
 
 Aggregate = tuple[bytes, bytes, bytes]

@@ -15,9 +15,9 @@ from decimal import Decimal
 
 from psycopg import sql
 
-from zbackup.archive.chunk import split_rows
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import PlannedCapture, PlannedChunk, RestorePlan, read_range
+from zbackup.archive.rows import split_rows
 from zbackup.archive.withhold import EXEMPT
 from zbackup.database.edits import EVENTS, same_key
 from zbackup.database.export import copy_out, relation

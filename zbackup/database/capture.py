@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from zbackup.database.connection import Connection
-from zbackup.database.export import copy_out
+from zbackup.database.export import copy_blocks
 from zbackup.database.snapshot import Holder, Worker
 from zbackup.source import FileIdentity
 
@@ -90,14 +90,14 @@ def list_tables(connection: Connection, schemas: Iterable[str]) -> tuple[Listed,
 
 def read_table(worker: Worker | Holder, table: Listed, *, lock_timeout: timedelta | None = None) -> Iterator[bytes]:
     """
-    Yield a table's rows as lines of COPY text.
+    Yield a table's rows as blocks of lines of COPY text.
 
     Raises CannotRead, Locked when another session keeps the table longer than `lock_timeout` (the worker's).
     """
     try:
         if worker.pace.portion_bytes is None:
             with _reading(worker, lock_timeout) as connection:
-                yield from copy_out(connection, _copy(table))
+                yield from copy_blocks(connection, _copy(table))
         else:
             yield from _read_portions(worker, table, lock_timeout)
     except psycopg.errors.LockNotAvailable as error:
@@ -127,10 +127,10 @@ def _read_portions(worker: Worker | Holder, table: Listed, lock_timeout: timedel
             whole = connection.info.server_version < 140000
             last = whole or first + blocks >= _blocks(connection, table)
             part = None if whole else (first, None if last else first + blocks)
-            for row in copy_out(connection, _copy(table, part)):
-                read_bytes += len(row)
-                yield row
-                del row
+            for block in copy_blocks(connection, _copy(table, part)):
+                read_bytes += len(block)
+                yield block
+                del block
             worker.pace.count(read_bytes)
         if last:
             return

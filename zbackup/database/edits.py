@@ -205,7 +205,7 @@ def _stage_added(connection: Connection, plan: RestorePlan, at: datetime, read: 
         if first_of(chunk) > at:
             continue
         connection.execute(sql.SQL("TRUNCATE {}").format(_COMING))
-        _copy(connection, plan.table, (row for frame in read(chunk) for row in rows_until(frame, at)))
+        _copy(connection, plan.table, (rows_until(frame, at) for frame in read(chunk)))
         connection.execute(
             sql.SQL(
                 """INSERT INTO {new} ({columns}, why) SELECT {columns}, {why} FROM {coming} c

@@ -16,7 +16,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from psycopg import sql
 
-from zbackup.archive.chunk import split_rows
+from zbackup.archive.rows import split_rows
 from zbackup.archive.sound import rows_of
 from zbackup.database.export import copy_out
 from zbackup.database.target import Connection, claim, each, items, note

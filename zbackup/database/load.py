@@ -8,7 +8,6 @@ rows are in the table and in the ledger, or in neither.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -16,9 +15,10 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
-from zbackup.archive.chunk import split_rows
+from zbackup.archive.chunk import texts
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import PlannedChunk, RestorePlan
+from zbackup.archive.rows import created_at
 from zbackup.archive.sound import rows_of
 from zbackup.database.export import relation
 from zbackup.database.target import (
@@ -34,7 +34,7 @@ from zbackup.database.target import (
     read_loaded,
     restoring,
 )
-from zbackup.event import cursor_of, parse_instant
+from zbackup.event import Cursor, parse_instant
 from zbackup.progress import Advance, Report, Step, Warned
 from zbackup.source import EventTable, Index
 
@@ -86,21 +86,24 @@ class _Sent:
         self._at = at
         self._digest = hashlib.sha256()
         self._rows = 0
-        self._last: bytes | None = None
+        self._last: Cursor | None = None
         self._instances: Counter[bytes] = Counter()
         self._types: Counter[bytes] = Counter()
 
     def pick(self, frame: bytes) -> bytes:
         if self._at is None:
             return frame
-        rows = rows_until(frame, self._at)
-        picked = b"".join(rows)
-        self._digest.update(picked)
-        self._rows += len(rows)
-        for cursor in map(cursor_of, rows):
-            self._instances[cursor.instance_id] += 1
-            self._types[cursor.aggregate_type] += 1
-        self._last = rows[-1] if rows else self._last
+        # It loads numpy, which a plan and a restore without a cut do without.
+        from zbackup.archive.facts import inspect_frame
+
+        picked = rows_until(frame, self._at)
+        if picked:
+            facts = inspect_frame(picked, self._last)
+            self._digest.update(picked)
+            self._rows += facts.rows
+            self._instances.update(facts.instances)
+            self._types.update(facts.aggregate_types)
+            self._last = facts.last
         return picked
 
     def loaded(self, ref: ChunkRef) -> Loaded:
@@ -109,16 +112,23 @@ class _Sent:
         return Loaded(
             self._rows,
             self._digest.hexdigest(),
-            cursor_of(self._last).texts() if self._last else (),
-            {key.decode(): count for key, count in self._instances.items()},
-            {key.decode(): count for key, count in self._types.items()},
+            self._last.texts() if self._last else (),
+            texts(self._instances),
+            texts(self._types),
         )
 
 
-def rows_until(frame: bytes, at: datetime) -> list[bytes]:
+def rows_until(frame: bytes, at: datetime) -> bytes:
     """Return the rows of a frame that were created at or before an instant; rows come in order."""
-    rows = split_rows(frame)
-    return rows[: bisect_right(rows, at, key=lambda row: parse_instant(row[: row.index(b"\t")].decode()))]
+    low, high = 0, len(frame)
+    while low < high:
+        # The row in the middle begins behind the newline before it, and not before `low`, where one begins.
+        start = frame.rfind(b"\n", low, (low + high) // 2) + 1 or low
+        if parse_instant(created_at(frame, start)) > at:
+            high = start
+        else:
+            low = frame.find(b"\n", start) + 1 or high
+    return frame[:low]
 
 
 def _cost(index: Index) -> int:

@@ -15,7 +15,7 @@ FIRST_ROWS = 100
 
 def read_range(worker: Worker | Holder, table: EventTable, lo: datetime, hi: datetime) -> Iterator[bytes]:
     """
-    Yield the rows of a range as lines of COPY text, in one transaction, or one per portion.
+    Yield the rows of a range as blocks of lines of COPY text, in one transaction, or one per portion.
 
     All portions see the worker's snapshot, and each begins after the last row of the one before. Raises as
     `read_rows`.
@@ -31,13 +31,13 @@ def read_range(worker: Worker | Holder, table: EventTable, lo: datetime, hi: dat
     while True:
         rows = read_bytes = 0
         with worker.transaction() as connection:
-            for row in read_rows(connection, table, lo, hi, after=after, most=most):
-                rows += 1
-                read_bytes += len(row)
+            for block in read_rows(connection, table, lo, hi, after=after, most=most):
+                rows += block.count(b"\n")
+                read_bytes += len(block)
                 if rows == most:
-                    after = cursor_of(row)
-                yield row
-                del row
+                    after = cursor_of(block[block.rfind(b"\n", 0, -1) + 1 :])
+                yield block
+                del block
             pace.count(read_bytes)
         if most is None or rows < most:
             return

@@ -1,0 +1,159 @@
+"""What key columns say, however they are read; and where frames end, however rows come."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.rows import EPOCH, histories, history, row
+from zbackup.archive import facts
+from zbackup.archive.facts import inspect_frame
+from zbackup.archive.rows import HUGE_BYTES, created_at, event_frames, last_created
+from zbackup.database.load import rows_until
+from zbackup.event import cursor_of
+
+
+def one_by_one(rows: bytes) -> object:
+    """Read the keys as those of huge rows are read: what comes out, or why nothing."""
+    return _outcome(rows, vector_bytes=0)
+
+
+def many_at_a_time(rows: bytes) -> object:
+    return _outcome(rows, vector_bytes=facts.VECTOR_BYTES)
+
+
+def _outcome(rows: bytes, vector_bytes: int) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(facts, "VECTOR_BYTES", vector_bytes)
+        try:
+            return inspect_frame(rows, None)
+        except ValueError as error:
+            return str(error)
+
+
+@given(histories, st.randoms(use_true_random=False))
+def test_both_ways_say_the_same(rows: list[bytes], random: Random) -> None:
+    """
+    What numpy finds is what reading each row gives, in order or not.
+    """
+    shuffled = random.sample(rows, len(rows))
+
+    assert not isinstance(one_by_one(b"".join(rows)), str)
+    for lines in (b"".join(rows), b"".join(shuffled)):
+        assert many_at_a_time(lines) == one_by_one(lines)
+
+
+@pytest.mark.parametrize(
+    "one_after_the_other",
+    [
+        [row(EPOCH, order=9), row(EPOCH, order=10)],
+        [row(EPOCH, order=10), row(EPOCH, order=9)],
+        [row(EPOCH, order=-1), row(EPOCH, order=-2)],
+        [row(EPOCH, order=-2), row(EPOCH, order=-1)],
+        [row(EPOCH, "9.5"), row(EPOCH, "10.25")],
+        [row(EPOCH, "10.25"), row(EPOCH, "9.5")],
+        [row(EPOCH, "-10.000000"), row(EPOCH, "-20.000000")],
+        [row(EPOCH, "-20.000000"), row(EPOCH, "-10.000000")],
+        [row(EPOCH, "1.000000"), row(EPOCH, "1.000000", instance="j")],
+        [row(EPOCH, "1.000000", instance="x" * 70), row(EPOCH, "1.000000", instance="x" * 70 + "y")],
+        [row(EPOCH, "1.000000", instance="x" * 70 + "y"), row(EPOCH, "1.000000", instance="x" * 70)],
+        [row(EPOCH, "1" * 80), row(EPOCH, "1" * 79 + "2")],
+        [row(EPOCH, "NaN"), row(EPOCH + timedelta(seconds=1), "NaN")],
+        [row(EPOCH, "NaN"), row(EPOCH, "1.000000")],
+        [row(EPOCH, "17"), row(EPOCH, "18")],
+        [row(EPOCH, "1.500"), row(EPOCH, "12.50")],
+        [row(EPOCH, "1e10"), row(EPOCH, "1e11")],
+        [row(EPOCH + timedelta(microseconds=100_000)), row(EPOCH + timedelta(microseconds=120_000))],
+        [row(EPOCH), row(EPOCH + timedelta(microseconds=1))],
+        [row(EPOCH + timedelta(microseconds=1)), row(EPOCH)],
+        [row(EPOCH, instance="", kind=""), row(EPOCH + timedelta(seconds=1), instance="i\t", kind="\\")],
+    ],
+)
+def test_both_ways_agree_on_odd_keys(one_after_the_other: list[bytes]) -> None:
+    """
+    Ties, signs, digits, long and empty fields.
+    """
+    rows = b"".join(one_after_the_other)
+
+    assert many_at_a_time(rows) == one_by_one(rows)
+
+
+@pytest.mark.parametrize("at", range(99))
+def test_two_rows_in_wrong_order_are_found_anywhere(at: int) -> None:
+    """
+    The error names both rows, wherever in a frame they are.
+    """
+    rows = history(100)
+    rows[at : at + 2] = reversed(rows[at : at + 2])
+
+    with pytest.raises(ValueError, match=rf"'{at + 1}'.* does not come after .*'{at + 2}'"):
+        inspect_frame(b"".join(rows), None)
+
+
+def test_rows_with_another_number_of_columns_are_refused() -> None:
+    """
+    A field too many, one too few, a row without an end: no facts are made up.
+    """
+    first, second, third = history(3)
+    for rows in (
+        first + second.replace(b"{}", b"{}\t{}") + third,
+        first + second.replace(b"\t{}", b"") + third,
+        first + second.replace(b"{}", b"{}\t{}") + third.replace(b"\t{}", b""),
+        b"a\tb\n" * 3,
+    ):
+        with pytest.raises(ValueError, match="different numbers of columns"):
+            inspect_frame(rows, None)
+    for rows in (first + second[:-1], b""):
+        with pytest.raises(ValueError, match="no end"):
+            inspect_frame(rows, None)
+
+
+@given(histories, st.integers(1, 2000), st.randoms(use_true_random=False))
+def test_frames_do_not_depend_on_how_rows_come(rows: list[bytes], frame_bytes: int, random: Random) -> None:
+    """
+    Row by row, all at once, or in blocks of any size: the frames are the same.
+    """
+    edges = sorted({0, *random.choices(range(len(rows) + 1), k=3), len(rows)})
+    blocks = [b"".join(rows[start:end]) for start, end in pairwise(edges)]
+
+    frames = list(event_frames(rows, frame_bytes))
+
+    assert list(event_frames(blocks, frame_bytes)) == frames == list(event_frames([b"".join(rows)], frame_bytes))
+    assert b"".join(rows) == b"".join(frame.lines for frame in frames)
+    assert all(last_created(one.lines) != created_at(other.lines) for one, other in pairwise(frames))
+    assert all(len(frame.lines) >= frame_bytes for frame in frames[:-1])
+
+
+def test_many_rows_of_one_instant_are_not_held() -> None:
+    """
+    Rows of an instant that would not end are given on, as parts of one frame.
+    """
+    before, same, after = history(1), row(EPOCH + timedelta(days=1)), history(1, start=EPOCH + timedelta(days=2))
+    number = 5 * HUGE_BYTES // (2 * len(same))
+    blocks = [*before, *[same * 1000] * (number // 1000), *after]
+
+    frames = list(event_frames(blocks))
+
+    assert [frame.more for frame in frames] == [True, True, False, False]
+    assert max(len(frame.lines) for frame in frames) < HUGE_BYTES + 2000 * len(same)
+    assert frames[-1].lines == after[0]
+    assert b"".join(blocks) == b"".join(frame.lines for frame in frames)
+
+
+@given(histories, st.integers(-1, 101), st.booleans())
+def test_rows_until_an_instant_are_found(rows: list[bytes], number: int, between: bool) -> None:
+    """
+    The cut falls behind the last row at or before the instant, wherever that is.
+    """
+    created = [cursor_of(row).created_at for row in rows]
+    instant = created[number % len(created)] if created else EPOCH
+    at = instant - timedelta(microseconds=1) if between else instant
+
+    assert rows_until(b"".join(rows), at) == b"".join(
+        row for row, when in zip(rows, created, strict=True) if when <= at
+    )

@@ -1,0 +1,107 @@
+"""
+Rows as they travel: blocks of whole lines of COPY text, which has no newline inside a row.
+
+Readers of the source make blocks of any size; an archive has frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+
+# Rows are compressed in independent frames of this size: a point in time can be found without reading the
+# whole chunk, larger frames gain little in ratio, and what is read, hashed and compressed stays in the
+# processor's cache (docs/decisions/0005-speed.md).
+FRAME_BYTES = 1 << 20
+
+# A longer row is not held while others are gathered, nor are more rows of one instant. Their frame grows as rows
+# come, and does not announce its size.
+HUGE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one frame, all of them or those that are there."""
+
+    lines: bytes
+    more: bool = False
+    """the next ones may belong to the same frame: to the instant of the last row"""
+
+
+def is_huge(block: bytes) -> bool:
+    """Tell whether a block is one huge row."""
+    return len(block) >= HUGE_BYTES and block.find(b"\n") == len(block) - 1
+
+
+def split_rows(frame: bytes) -> list[bytes]:
+    """Cut a frame into its rows, newline kept."""
+    if frame.find(b"\n") == len(frame) - 1:
+        return [frame] if frame else []
+    rows = BytesIO(frame).readlines()
+    return rows if rows[-1].endswith(b"\n") else rows[:-1]
+
+
+def rows_in(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the rows of blocks, one by one."""
+    for block in blocks:
+        yield from split_rows(block)
+        # It may be one huge row, to be let go before the next one comes.
+        del block
+
+
+def event_frames(blocks: Iterable[bytes], frame_bytes: int = FRAME_BYTES) -> Iterator[Rows]:
+    """
+    Make frames of about `frame_bytes` that end where created_at changes, wherever blocks end.
+
+    A huge row, which must be a block of its own, is given on as soon as it is there, and so are many rows of one
+    instant; the next ones may then belong to the same frame.
+    """
+    held: list[bytes] = []
+    size = 0
+    for block in blocks:
+        if is_huge(block):
+            if held:
+                yield Rows(b"".join(held), more=last_created(held[-1]) == created_at(block))
+                held, size = [], 0
+            yield Rows(block, more=True)
+            del block
+            continue
+        held.append(block)
+        size += len(block)
+        while size >= frame_bytes and (cut := _cut(held, frame_bytes - size + len(held[-1]))) is not None:
+            begun = held.pop()
+            if frame := b"".join([*held, begun[:cut]]):
+                yield Rows(frame)
+            held, size = [begun[cut:]], len(begun) - cut
+        if size >= max(frame_bytes, HUGE_BYTES):
+            yield Rows(b"".join(held), more=True)
+            held, size = [], 0
+    if held:
+        yield Rows(b"".join(held))
+
+
+def created_at(lines: bytes, start: int = 0) -> str:
+    """Return the instant of the row that begins at `start`, as it stands there."""
+    return lines[start : lines.index(b"\t", start)].decode()
+
+
+def last_created(lines: bytes) -> str:
+    """Return the instant of the last row, as it stands there."""
+    return created_at(lines, lines.rfind(b"\n", 0, -1) + 1)
+
+
+def _cut(blocks: list[bytes], at: int) -> int | None:
+    """Return where in the last block, from `at` on, the first row begins that is not of the instant before it."""
+    block = blocks[-1]
+    if at > 0:
+        at = block.find(b"\n", at - 1) + 1
+        before = last_created(block[:at])
+    else:
+        at, before = 0, last_created(blocks[-2])
+    while at < len(block):
+        end = block.index(b"\t", at)
+        if block[at:end].decode() != before:
+            return at
+        at = block.index(b"\n", end) + 1
+    return None
