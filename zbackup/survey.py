@@ -16,7 +16,7 @@ from zbackup.archive import find
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import Capture, CapturedTable, CaptureRef
 from zbackup.archive.plan import PlannedCapture, RestorePlan
-from zbackup.archive.rows import rows_in, split_rows
+from zbackup.archive.rows import rows_in, rows_until, split_rows
 from zbackup.archive.sound import rows_of
 from zbackup.archive.table import read_table
 from zbackup.archive.withhold import EXEMPT
@@ -24,7 +24,6 @@ from zbackup.capture import ELSEWHERE
 from zbackup.database.base import has_system
 from zbackup.database.computed import WRITTEN
 from zbackup.database.fill import Name, TargetTable
-from zbackup.database.load import rows_until
 from zbackup.database.mode import Target
 from zbackup.database.schema_text import SchemaCode, examine_schema
 from zbackup.database.target import ASIDE, LEDGER, RESTORING, Mode

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tests.unit.rows import EPOCH, histories, history, row
 from zbackup.archive import facts
-from zbackup.archive.facts import inspect_frame
-from zbackup.archive.rows import HUGE_BYTES, created_at, event_frames, last_created
-from zbackup.database.load import rows_until
-from zbackup.event import cursor_of
+from zbackup.archive.facts import inspect_frame, least_sequences
+from zbackup.archive.fields import Fields
+from zbackup.archive.rows import HUGE_BYTES, created_at, event_frames, last_created, rows_until
+from zbackup.event import cursor_of, key_of
 
 
 def one_by_one(rows: bytes) -> object:
@@ -81,6 +81,43 @@ def test_both_ways_agree_on_odd_keys(one_after_the_other: list[bytes]) -> None:
     rows = b"".join(one_after_the_other)
 
     assert many_at_a_time(rows) == one_by_one(rows)
+
+
+@given(histories, st.randoms(use_true_random=False))
+def test_least_sequences_are_those_of_each_row(rows: list[bytes], random: Random) -> None:
+    """
+    By aggregate, whatever the ids hold and in whatever order rows come.
+    """
+    long = row(EPOCH, aggregate="x" * 200, sequence=10**18)
+    for shuffled in (random.sample(rows, len(rows)), [*rows, *rows[:1], long], [*rows, row(EPOCH, sequence=-5)]):
+        assert least_sequences(b"".join(shuffled)) == least_of(shuffled)
+
+
+def test_least_sequences_of_many_rows() -> None:
+    """
+    Numbers of any length, aggregates that come back: numpy has an answer of its own for these.
+    """
+    random = Random(1)
+    rows = [
+        row(
+            EPOCH,
+            aggregate=str(random.randrange(99)),
+            kind=random.choice(("user", "org")),
+            sequence=10 ** random.randrange(17) + number,
+        )
+        for number in range(2000)
+    ]
+
+    assert Fields(b"".join(rows)).least(3, 5, 6) == least_of(rows)
+
+
+def least_of(rows: list[bytes]) -> dict[bytes, int]:
+    least: dict[bytes, int] = {}
+    for line in rows:
+        *_, instance, kind, aggregate, sequence = key_of(line)
+        key = b"\t".join((instance, kind, aggregate))
+        least[key] = min(int(sequence), least.get(key, int(sequence)))
+    return least
 
 
 @pytest.mark.parametrize("at", range(99))

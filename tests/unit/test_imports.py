@@ -30,7 +30,7 @@ HOMES = {
     "yaml": {"zitadel"},
     "cryptography": {"zitadel"},
     "pydantic": {"archive"},
-    "numpy": {"facts"},
+    "numpy": {"fields"},
     "opentelemetry": {"telemetry"},
     "prometheus_client": {"metrics"},
 }

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from io import BytesIO
+
+from zbackup.event import parse_instant
 
 # Rows are compressed in independent frames of this size: a point in time can be found without reading the
 # whole chunk, larger frames gain little in ratio, and what is read, hashed and compressed stays in the
@@ -79,6 +82,19 @@ def event_frames(blocks: Iterable[bytes], frame_bytes: int = FRAME_BYTES) -> Ite
             held, size = [], 0
     if held:
         yield Rows(b"".join(held))
+
+
+def rows_until(frame: bytes, at: datetime) -> bytes:
+    """Return the rows of a frame that were created at or before an instant; rows come in order."""
+    low, high = 0, len(frame)
+    while low < high:
+        # The row in the middle begins behind the newline before it, and not before `low`, where one begins.
+        start = frame.rfind(b"\n", low, (low + high) // 2) + 1 or low
+        if parse_instant(created_at(frame, start)) > at:
+            high = start
+        else:
+            low = frame.find(b"\n", start) + 1 or high
+    return frame[:low]
 
 
 def created_at(lines: bytes, start: int = 0) -> str:

@@ -23,8 +23,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from zbackup.archive.rows import split_rows
-from zbackup.event import Cursor, parse_instant, unescape
+from zbackup.archive.rows import rows_until, split_rows
+from zbackup.event import MICROSECOND, Cursor, parse_instant, unescape
 
 Aggregate = tuple[bytes, bytes, bytes]
 """instance_id, aggregate_type, aggregate_id"""
@@ -103,18 +103,14 @@ class LeastAfter:
         if started is not None:
             self.migrated = max(started, self.migrated or started)
             self.least.clear()
-        least = self.least
-        rows = frame.split(b"\n")[:-1]
-        # Rows come in order: mostly all of them count.
-        all_count = bool(rows) and self._counts(_created(rows[0])) and self._counts(_created(rows[-1]))
-        for row in rows:
-            _, _, _, instance, kind, aggregate, number, _ = row.split(b"\t", 7)
-            key = instance + b"\t" + kind + b"\t" + aggregate
-            sequence = int(number)
-            if sequence >= least.get(key, sequence + 1) or key == _EXEMPT_KEY:
-                continue
-            if all_count or self._counts(_created(row)):
-                least[key] = sequence
+        # It loads numpy, which a plan and a restore without a cut do without.
+        from zbackup.archive.facts import least_sequences
+
+        if rows := self._counted(frame):
+            least = self.least
+            for key, sequence in least_sequences(rows).items():
+                if sequence < least.get(key, sequence + 1) and key != _EXEMPT_KEY:
+                    least[key] = sequence
         return started is not None
 
     def take(self) -> dict[bytes, int]:
@@ -122,8 +118,10 @@ class LeastAfter:
         taken, self.least = self.least, {}
         return taken
 
-    def _counts(self, created: datetime) -> bool:
-        return self.at < created <= self.until and (self.migrated is None or created >= self.migrated)
+    def _counted(self, frame: bytes) -> bytes:
+        """Return the rows that count; rows come in order."""
+        start = self.at if self.migrated is None else max(self.at, self.migrated - MICROSECOND)
+        return rows_until(frame, self.until)[len(rows_until(frame, start)) :]
 
     def _migration(self, frame: bytes) -> datetime | None:
         if MIGRATION.encode() not in frame:
@@ -138,10 +136,6 @@ class LeastAfter:
                 if isinstance(said, dict) and said.get("name") == MIGRATION and instant > self.at:
                     found = instant
         return found
-
-
-def _created(row: bytes) -> datetime:
-    return parse_instant(row[: row.index(b"\t")].decode())
 
 
 _EXEMPT_KEY = b"\t".join(EXEMPT)

@@ -15,10 +15,11 @@ from datetime import datetime
 from psycopg import sql
 
 from zbackup.archive.plan import RestorePlan, first_of
+from zbackup.archive.rows import rows_until
 from zbackup.database.cut import find_withheld, stage_after
 from zbackup.database.export import ORDER, relation
 from zbackup.database.fill import without_triggers
-from zbackup.database.load import Read, rows_until
+from zbackup.database.load import Read
 from zbackup.database.target import RESTORING, SCHEMA, Connection, columns, one_row, restoring
 from zbackup.errors import TargetError
 from zbackup.event import KEY_COLUMNS, Cursor, cursor_of

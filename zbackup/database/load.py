@@ -18,7 +18,7 @@ from psycopg import sql
 from zbackup.archive.chunk import texts
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import PlannedChunk, RestorePlan
-from zbackup.archive.rows import created_at
+from zbackup.archive.rows import rows_until
 from zbackup.archive.sound import rows_of
 from zbackup.database.export import relation
 from zbackup.database.target import (
@@ -34,7 +34,7 @@ from zbackup.database.target import (
     read_loaded,
     restoring,
 )
-from zbackup.event import Cursor, parse_instant
+from zbackup.event import Cursor
 from zbackup.progress import Advance, Report, Step, Warned
 from zbackup.source import EventTable, Index
 
@@ -116,19 +116,6 @@ class _Sent:
             texts(self._instances),
             texts(self._types),
         )
-
-
-def rows_until(frame: bytes, at: datetime) -> bytes:
-    """Return the rows of a frame that were created at or before an instant; rows come in order."""
-    low, high = 0, len(frame)
-    while low < high:
-        # The row in the middle begins behind the newline before it, and not before `low`, where one begins.
-        start = frame.rfind(b"\n", low, (low + high) // 2) + 1 or low
-        if parse_instant(created_at(frame, start)) > at:
-            high = start
-        else:
-            low = frame.find(b"\n", start) + 1 or high
-    return frame[:low]
 
 
 def _cost(index: Index) -> int:
