@@ -7,17 +7,20 @@ Every row is looked at, many at a time (archive/fields.py).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from itertools import pairwise
+from functools import reduce
 
 from zbackup.archive.chunk import FrameFacts
 from zbackup.archive.fields import Fields
-from zbackup.archive.rows import split_rows
+from zbackup.archive.rows import FRAME_BYTES, split_rows
 from zbackup.event import Cursor, cursor_of, key_of
 
-# Frames that are larger have huge rows, of which few bytes are keys.
-VECTOR_BYTES = 16 << 20
+# Frames are looked at in parts of one to two times this size, lest what numpy makes of small rows takes much memory.
+PART_BYTES = FRAME_BYTES
+
+# A part that is larger has a long row, of which few bytes are keys, and mostly few others.
+_VECTOR_BYTES = 2 * PART_BYTES
 
 
 def inspect_frame(rows: bytes, after: Cursor | None) -> FrameFacts:
@@ -27,11 +30,9 @@ def inspect_frame(rows: bytes, after: Cursor | None) -> FrameFacts:
     Raises ValueError naming both rows, or saying why they are no rows. PostgreSQL writes instants in UTC so that
     their text sorts like their time (`+` and `.` sort before digits), so that only ties are read.
     """
-    if not rows.endswith(b"\n"):
-        raise ValueError("the last row has no end")
-    facts = _facts_of_few(rows) if len(rows) > VECTOR_BYTES else _facts_of_many(rows)
-    if after is not None and not after < facts.first:
-        raise ValueError(f"{facts.first.texts()} does not come after {after.texts()}")
+    facts = reduce(_joined, map(_facts_of, _parts(rows)))
+    if after is not None:
+        _expect_order(after, facts.first)
     return facts
 
 
@@ -41,49 +42,81 @@ def least_sequences(rows: bytes) -> dict[bytes, int]:
 
     Raises ValueError when they are no rows.
     """
-    if len(rows) <= VECTOR_BYTES and (found := Fields(rows).least(3, 5, 6)) is not None:
-        return found
     least: dict[bytes, int] = {}
-    for line in split_rows(rows):
-        *_, instance, kind, aggregate, number = key_of(line)
-        key, sequence = b"\t".join((instance, kind, aggregate)), int(number)
-        least[key] = min(sequence, least.get(key, sequence))
+    for part in _parts(rows):
+        for key, sequence in _least_of(part):
+            least[key] = min(sequence, least.get(key, sequence))
     return least
 
 
-def _facts_of_few(rows: bytes) -> FrameFacts:
+def _parts(rows: bytes) -> Iterator[bytes]:
+    if not rows.endswith(b"\n"):
+        raise ValueError("the last row has no end")
+    start = 0
+    while len(rows) - start > _VECTOR_BYTES:
+        end = rows.index(b"\n", start + PART_BYTES) + 1
+        yield rows[start:end]
+        start = end
+    if start < len(rows):
+        yield rows[start:] if start else rows
+
+
+def _facts_of(rows: bytes) -> FrameFacts:
+    return facts_one_by_one(rows) if len(rows) > _VECTOR_BYTES else facts_at_once(Fields(rows), rows)
+
+
+def facts_one_by_one(rows: bytes) -> FrameFacts:
     """Read the keys of each row."""
-    lines = split_rows(rows)
-    cursors = [cursor_of(line) for line in lines]
-    for one, other in pairwise(cursors):
-        _expect_order(one, other)
-    keys = [key_of(line) for line in lines]
-    least, greatest = _extremes({key[1] for key in keys}, rows)
-    return FrameFacts(
-        len(lines),
-        cursors[0],
-        cursors[-1],
-        least,
-        greatest,
-        Counter(key[3] for key in keys),
-        Counter(key[4] for key in keys),
-    )
+    number, first, last = 0, None, None
+    positions: set[bytes] = set()
+    instances: Counter[bytes] = Counter()
+    types: Counter[bytes] = Counter()
+    for line in split_rows(rows):
+        number += 1
+        cursor = cursor_of(line)
+        if last is not None:
+            _expect_order(last, cursor)
+        first, last = first or cursor, cursor
+        _, position, _, instance, kind, *_ = key_of(line)
+        positions.add(position)
+        instances[instance] += 1
+        types[kind] += 1
+    assert first is not None
+    assert last is not None
+    return FrameFacts(number, first, last, *_extremes(positions, rows), instances, types)
 
 
-def _facts_of_many(rows: bytes) -> FrameFacts:
-    fields = Fields(rows)
+def facts_at_once(fields: Fields, rows: bytes) -> FrameFacts:
     for at in fields.doubtful():
         _expect_order(cursor_of(fields.row(at)), cursor_of(fields.row(at + 1)))
-    least, greatest = fields.extremes(1) or _extremes(fields.tally(1), rows)
     return FrameFacts(
         fields.number,
         cursor_of(fields.row(0)),
         cursor_of(fields.row(-1)),
-        least,
-        greatest,
+        *(fields.extremes(1) or _extremes(fields.tally(1), rows)),
         fields.tally(3),
         fields.tally(4),
     )
+
+
+def _joined(one: FrameFacts, other: FrameFacts) -> FrameFacts:
+    _expect_order(one.last, other.first)
+    return FrameFacts(
+        one.rows + other.rows,
+        one.first,
+        other.last,
+        min(one.least, other.least),
+        max(one.greatest, other.greatest),
+        one.instances + other.instances,
+        one.aggregate_types + other.aggregate_types,
+    )
+
+
+def _least_of(rows: bytes) -> Iterable[tuple[bytes, int]]:
+    if len(rows) <= _VECTOR_BYTES and (found := Fields(rows).least(3, 5, 6)) is not None:
+        return found.items()
+    keys = map(key_of, split_rows(rows))
+    return ((b"\t".join(key[3:6]), int(key[6])) for key in keys)
 
 
 def _expect_order(one: Cursor, other: Cursor) -> None:

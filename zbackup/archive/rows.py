@@ -70,8 +70,9 @@ def event_frames(blocks: Iterable[bytes], frame_bytes: int = FRAME_BYTES) -> Ite
             yield Rows(block, more=True)
             del block
             continue
-        held.append(block)
-        size += len(block)
+        if block:
+            held.append(block)
+            size += len(block)
         while size >= frame_bytes and (cut := _cut(held, frame_bytes - size + len(held[-1]))) is not None:
             begun = held.pop()
             if frame := b"".join([*held, begun[:cut]]):
@@ -112,7 +113,7 @@ def _cut(blocks: list[bytes], at: int) -> int | None:
     block = blocks[-1]
     if at > 0:
         at = block.find(b"\n", at - 1) + 1
-        before = last_created(block[:at])
+        before = created_at(block, block.rfind(b"\n", 0, at - 1) + 1)
     else:
         at, before = 0, last_created(blocks[-2])
     while at < len(block):
