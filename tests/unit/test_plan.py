@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from tests.archived import Maker, created, manifest_of
 from tests.unit.rows import EPOCH, history, row
+from zbackup.archive import find
 from zbackup.archive.archive import name_of
 from zbackup.archive.catalog import Catalog
 from zbackup.archive.manifest import CaptureRef, ChunkRef, Log, Manifest
 from zbackup.archive.names import backup_id, capture_record
 from zbackup.archive.plan import RestorePlan, make_plan, read_range, tiled
 from zbackup.errors import Damaged, OutsideWindow, UsageError
-from zbackup.event import BEGINNING, END, MICROSECOND, instant_text
+from zbackup.event import BEGINNING, END, MICROSECOND, cursor_of, instant_text
 from zbackup.moment import BeforeEvent, Instant, Latest, OfBackup, Position, RestorePoint
 from zbackup.plan import plan
 
@@ -177,6 +178,22 @@ def test_events_are_counted_exactly(maker: Maker, two: tuple[Manifest, Manifest]
         assert estimate is not None
         assert estimate.events == sum(created(one) <= at(second) for one in ROWS)
         assert estimate.lost == len(ROWS) - estimate.events
+
+
+def test_few_events_of_a_large_instant_are_looked_at(
+    maker: Maker, two: tuple[Manifest, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Of frames with more events than an estimate may hold it takes those that are nearest to T.
+    """
+    monkeypatch.setattr(find, "NEAR_EVENTS", 3)
+    chunks = find.chunks_of(maker.archive, two[1])
+    cursors = [cursor_of(row) for row in ROWS]
+
+    before, after = find.near(maker.archive, reversed(chunks), chunks, at(17))
+
+    assert sorted(before) == [cursor for cursor in cursors if cursor.created_at <= at(17)][-3:]
+    assert after == [cursor for cursor in cursors if cursor.created_at > at(17)][:3]
 
 
 def test_whole_backups(maker: Maker, two: tuple[Manifest, Manifest]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
-from itertools import chain
+from itertools import chain, islice
+from typing import Literal
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import Frame
@@ -15,8 +17,9 @@ from zbackup.archive.rows import split_rows
 from zbackup.archive.sound import rows_of
 from zbackup.event import Cursor, cursor_of, parse_instant
 
-# Rows of two frames (about 8 MiB) on each side of an instant are looked at for an estimate.
-NEAR_FRAMES = 2
+# Rows of two frames (about 2 MiB) on each side of an instant are looked at for an estimate, and no more than so many:
+# an instant may have millions.
+NEAR_FRAMES, NEAR_EVENTS = 2, 20_000
 
 
 def chunks_of(archive: Archive, manifest: Manifest) -> tuple[ChunkRef, ...]:
@@ -97,26 +100,33 @@ def near(
 
     `before` and `after` are chunks that hold rows on the one and on the other side, each nearest first.
     """
-    earlier = _take(archive, before, lambda frame: parse_instant(frame.first) <= at, backwards=True)
-    later = _take(archive, after, lambda frame: parse_instant(frame.last) > at, backwards=False)
     return (
-        [cursor for cursor in earlier if cursor.created_at <= at],
-        [cursor for cursor in later if cursor.created_at > at],
+        _take(archive, before, lambda frame: parse_instant(frame.first) <= at, lambda event: event <= at, nearest=-1),
+        _take(archive, after, lambda frame: parse_instant(frame.last) > at, lambda event: event > at, nearest=0),
     )
 
 
 def _take(
-    archive: Archive, chunks: Iterable[ChunkRef], wanted: Callable[[Frame], bool], *, backwards: bool
-) -> Iterator[Cursor]:
+    archive: Archive,
+    chunks: Iterable[ChunkRef],
+    wanted: Callable[[Frame], bool],
+    counts: Callable[[datetime], bool],
+    *,
+    nearest: Literal[0, -1],
+) -> list[Cursor]:
+    """Return the events that count, nearest ones, of the first frames that are wanted."""
+    found: list[Cursor] = []
     left = NEAR_FRAMES
     for chunk in chunks:
         frames = archive.trailer(chunk).frames
-        for frame in reversed(frames) if backwards else frames:
-            if wanted(frame):
-                yield from _cursors(archive, chunk, frame)
-                left -= 1
-                if not left:
-                    return
+        for frame in filter(wanted, frames if nearest == 0 else reversed(frames)):
+            events = (cursor for cursor in _cursors(archive, chunk, frame) if counts(cursor.created_at))
+            room = NEAR_EVENTS - len(found)
+            found += islice(events, room) if nearest == 0 else deque(events, room)
+            left -= 1
+            if not left or len(found) == NEAR_EVENTS:
+                return found
+    return found
 
 
 def _cursors(archive: Archive, chunk: ChunkRef, frame: Frame) -> Iterator[Cursor]:
