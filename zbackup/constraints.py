@@ -185,9 +185,8 @@ def compare_backup(archive: Archive, manifest: Manifest, *, report: Report = sil
 
 def _captured(archive: Archive, table: CapturedTable) -> Iterator[Row]:
     with sound.rows_of(f"{table.schema}.{table.name}"):
-        for values in values_of(archive, table, COLUMNS):
-            instance, kind, field = (unescape(value).decode() for value in values)
-            yield instance, kind, field
+        for instance, kind, field in values_of(archive, table, COLUMNS):
+            yield unescape(instance).decode(), unescape(kind).decode(), unescape(field).decode()
 
 
 def _fold(source: Source) -> Fold:
