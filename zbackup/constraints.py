@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, Literal
 
 from zbackup.archive import find, sound
@@ -43,6 +43,10 @@ from zbackup.zitadel.migrations import constraints as of_migrations
 OF_SCHEMA = frozenset({"migration_started", "migration_done"})
 """Rows that go with the events of `zitadel setup`, not with the data."""
 
+# Lines are written to the spool together, and read from it so: a call for each costs as much as the line.
+BATCH = 1000
+BLOCK_BYTES = 64 << 10
+
 Basis = Literal["capture", "capture and events since", "events"]
 
 
@@ -63,9 +67,10 @@ class ConstraintsAt:
     spooled: IO[bytes]
 
     def lines(self, kept: Iterable[SystemEvent]) -> Iterator[bytes]:
-        """Yield all rows as lines of COPY text, in a fixed order; `kept` are the events of `zitadel setup`."""
+        """Yield all rows as COPY text, in a fixed order; `kept` are the events of `zitadel setup`."""
         self.spooled.seek(0)
-        yield from self.spooled
+        while block := self.spooled.read(BLOCK_BYTES):
+            yield block
         yield from map(line_of, sorted(of_migrations(kept)))
 
 
@@ -150,10 +155,10 @@ def _known(connection: Connection, plan: RestorePlan, first: datetime | None) ->
 
 def _write(spool: IO[bytes], rows: Iterable[Row]) -> int:
     """Write rows of data as lines; return their number."""
-    number = 0
-    for row in _of_data(rows):
-        spool.write(line_of(row))
-        number += 1
+    number, lines = 0, map(line_of, _of_data(rows))
+    while batch := list(islice(lines, BATCH)):
+        spool.write(b"".join(batch))
+        number += len(batch)
     return number
 
 

@@ -157,8 +157,8 @@ def write_states(connection: Connection, handlers: Collection[str], instances: I
     )
 
 
-def write_constraints(connection: Connection, lines: Iterable[bytes]) -> int:
-    """Write the rows of unique_constraints, as lines of COPY text, in the place of what is there."""
+def write_constraints(connection: Connection, text: Iterable[bytes]) -> int:
+    """Write the rows of unique_constraints, given as COPY text, in the place of what is there."""
     item = "unique constraints"
     if not exists(connection, "eventstore.unique_constraints"):
         return 0
@@ -170,9 +170,9 @@ def write_constraints(connection: Connection, lines: Iterable[bytes]) -> int:
         names = sql.SQL(", ").join(map(sql.Identifier, _CONSTRAINT_COLUMNS))
         statement = sql.SQL("COPY eventstore.unique_constraints ({}) FROM STDIN").format(names)
         with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            for line in lines:
-                copy.write(line)
-                rows += 1
+            for block in text:
+                copy.write(block)
+                rows += block.count(b"\n")
         note(connection, item, Computed(rows))
     return rows
 
