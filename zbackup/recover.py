@@ -20,7 +20,7 @@ from zbackup.archive.spool import Spool
 from zbackup.archive.table import read_table
 from zbackup.constraints import ConstraintsAt, constraints_at
 from zbackup.database import computed, edits
-from zbackup.database.base import captured_system, find_base, system_lines
+from zbackup.database.base import captured_system, find_base, share, system_lines
 from zbackup.database.computed import Instance
 from zbackup.database.connection import Connection
 from zbackup.database.edits import Edit
@@ -29,7 +29,7 @@ from zbackup.database.identity import clock
 from zbackup.database.mode import dropped_with_aside, read_aside
 from zbackup.database.proof import Proof
 from zbackup.database.schema_load import finish_schema
-from zbackup.database.target import claim, note, noted
+from zbackup.database.target import beside, claim, note, noted, session
 from zbackup.errors import TargetRefused
 from zbackup.event import instant_text, parse_instant
 from zbackup.progress import Report, Step, Warned
@@ -91,14 +91,19 @@ def recover(
         base = find_base(connection, plan, found.capture, archive.read, partial(find.counts, archive))
         unit = decide(found, base)
         report(Step("constraints"))
-        constraints = constraints_at(connection, archive, plan, captured_table(found.record, CONSTRAINTS), base, spool)
-        schedule, version, external = _system(connection, plan, found)
-        needed = migrations.newest(version, migrations.zitadel_version(schedule.kept))
-        instances = computed.live_instances(connection)
-        fill(dsn, connection, list(_loads(archive, unit, proof)), jobs, report)
-        permissions = computed.write_permissions(connection)
-        silent = sorted({*handlers.side_effects(version), *handlers.side_effects(needed)})
-        states = computed.write_states(connection, silent, instances)
+        table = captured_table(found.record, CONSTRAINTS)
+        with session(dsn) as other:
+            share(connection, other, plan)
+            # The constraints keep a core of ours busy, all else one of the server's.
+            with beside(other, lambda: constraints_at(other, archive, plan, table, base, spool)) as coming:
+                schedule, version, external = _system(connection, plan, found)
+                needed = migrations.newest(version, migrations.zitadel_version(schedule.kept))
+                instances = computed.live_instances(connection)
+                fill(dsn, connection, list(_loads(archive, unit, proof)), jobs, report)
+                permissions = computed.write_permissions(connection)
+                silent = sorted({*handlers.side_effects(version), *handlers.side_effects(needed)})
+                states = computed.write_states(connection, silent, instances)
+                constraints = coming.result()
         computed.write_constraints(connection, constraints.lines(schedule.kept))
         warnings = list(advice.warnings(connection, unit, constraints, instances, external))
         if found.mode == "prepared" and (lost := dropped_with_aside(connection)):
