@@ -18,7 +18,7 @@ from zbackup.archive.archive import Archive
 from zbackup.archive.plan import RestorePlan
 from zbackup.archive.spool import Spool
 from zbackup.archive.table import read_table
-from zbackup.constraints import ConstraintsAt, constraints_at
+from zbackup.constraints import ConstraintsAt, as_captured, captured_text, constraints_at, spooled_text
 from zbackup.database import computed, edits
 from zbackup.database.base import captured_system, find_base, share, system_lines
 from zbackup.database.computed import Instance
@@ -98,13 +98,16 @@ def recover(
             with beside(other, lambda: constraints_at(other, archive, plan, table, base, spool)) as coming:
                 schedule, version, external = _system(connection, plan, found)
                 needed = migrations.newest(version, migrations.zitadel_version(schedule.kept))
+                if table is not None and as_captured(base):
+                    computed.write_constraints(connection, captured_text(archive, table, schedule.kept))
                 instances = computed.live_instances(connection)
                 fill(dsn, connection, list(_loads(archive, unit, proof)), jobs, report)
                 permissions = computed.write_permissions(connection)
                 silent = sorted({*handlers.side_effects(version), *handlers.side_effects(needed)})
                 states = computed.write_states(connection, silent, instances)
                 constraints = coming.result()
-        computed.write_constraints(connection, constraints.lines(schedule.kept))
+        if table is None or not as_captured(base):
+            computed.write_constraints(connection, spooled_text(spool, schedule.kept))
         warnings = list(advice.warnings(connection, unit, constraints, instances, external))
         if found.mode == "prepared" and (lost := dropped_with_aside(connection)):
             warnings.append(

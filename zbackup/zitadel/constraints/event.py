@@ -135,4 +135,4 @@ def _json(field: str) -> dict[str, object]:
     if "\\" in field:
         field = field.replace(r"\\", "\\")
     value = _read_json(field)[0]
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) else {}  # pyright: ignore[reportUnknownVariableType]
