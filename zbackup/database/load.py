@@ -11,7 +11,9 @@ import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from datetime import datetime
+from threading import Event
 
 import psycopg
 from psycopg import sql
@@ -113,6 +115,19 @@ class _Sent:
             {key.decode(): count for key, count in self._instances.items()},
             {key.decode(): count for key, count in self._types.items()},
         )
+
+
+def stoppable(read: Read, stop: Event) -> Read:
+    """Let a reader raise CancelledError at the next frame when it is told to stop."""
+
+    def reading(ref: ChunkRef) -> Iterator[bytes]:
+        for frame in read(ref):
+            if stop.is_set():
+                raise CancelledError
+            yield frame
+            del frame
+
+    return reading
 
 
 def rows_until(frame: bytes, at: datetime) -> list[bytes]:

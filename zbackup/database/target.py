@@ -237,17 +237,19 @@ def each(dsn: str, jobs: int, items: Iterable[T], work: Callable[[Connection, T]
 
 
 @contextlib.contextmanager
-def beside(connection: Connection, work: Callable[[], T]) -> Generator[Future[T]]:
+def beside(connection: Connection, work: Callable[[threading.Event], T]) -> Generator[Future[T]]:
     """
     Work with a session in a thread of its own while the block goes on; who wants the result asks the future.
 
-    What ends the block before cancels what the session runs, and is raised when the work has ended.
+    What ends the block before sets the event, cancels what the session runs, and is raised when the work has ended.
     """
+    stop = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="restore") as pool:
-        future = pool.submit(work)
+        future = pool.submit(work, stop)
         try:
             yield future
         except BaseException:
+            stop.set()
             # Again and again: it may be between two statements.
             while not future.done():
                 cancel([connection])
