@@ -7,10 +7,11 @@ the events tells what they change (zitadel/constraints.py says how, and what no 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain
+from itertools import chain, islice
 from typing import IO, Literal
 
 from zbackup.archive import find, sound
@@ -43,6 +44,10 @@ from zbackup.zitadel.migrations import constraints as of_migrations
 OF_SCHEMA = frozenset({"migration_started", "migration_done"})
 """Rows that go with the events of `zitadel setup`, not with the data."""
 
+# Lines are written to the spool together, and read from it so: a call for each costs as much as the line.
+BATCH = 1000
+BLOCK_BYTES = 64 << 10
+
 Basis = Literal["capture", "capture and events since", "events"]
 
 
@@ -60,13 +65,6 @@ class ConstraintsAt:
     """of the captured table and the events that its backup held; None where it was no base"""
     doubts: tuple[str, ...]
     """what the events cannot tell"""
-    spooled: IO[bytes]
-
-    def lines(self, kept: Iterable[SystemEvent]) -> Iterator[bytes]:
-        """Yield all rows as lines of COPY text, in a fixed order; `kept` are the events of `zitadel setup`."""
-        self.spooled.seek(0)
-        yield from self.spooled
-        yield from map(line_of, sorted(of_migrations(kept)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +75,25 @@ class Comparison:
     captured: int
     difference: Difference
     doubts: tuple[str, ...]
+
+
+def as_captured(base: Base) -> bool:
+    """Tell whether the rows are those that were captured, whatever the events say of them."""
+    return not base.problem and base.first_since is None
+
+
+def captured_text(archive: Archive, table: CapturedTable, kept: Iterable[SystemEvent]) -> Iterator[bytes]:
+    """Yield the captured rows as COPY text, those of `zitadel setup` as the events of it that are `kept` have them."""
+    yield from _text(_captured(archive, table))
+    yield from map(line_of, sorted(of_migrations(kept)))
+
+
+def spooled_text(spool: IO[bytes], kept: Iterable[SystemEvent]) -> Iterator[bytes]:
+    """Yield what `constraints_at` left in a spool, and the rows of `zitadel setup`, likewise."""
+    spool.seek(0)
+    while block := spool.read(BLOCK_BYTES):
+        yield block
+    yield from map(line_of, sorted(of_migrations(kept)))
 
 
 def constraints_at(
@@ -90,50 +107,43 @@ def constraints_at(
     """
     Work out the set for the events as of T, before those of `zitadel setup` are edited: they tell the versions.
 
-    `table` is the captured one. The rows wait in `spool`, which stays the caller's.
+    `table` is the captured one. The rows, in a fixed order, go into `spool`, unless they are `as_captured`.
     """
     if table is None or base.problem:
         fold = _fold(plan.source)
         for frame in read_events(connection, plan.table, EVENT_TYPES):
             fold.add(frame)
         rows = _write(spool, rows_of(fold.held()))
-        return ConstraintsAt("events", rows, 0, 0, None, tuple(doubts(fold)), spool)
+        return ConstraintsAt("events", rows, 0, 0, None, tuple(doubts(fold)))
     first = base.first_since
     fold, more = _known(connection, plan, first)
-    difference = compare(fold, _captured(archive, table))
-    before = fold.held() if first is not None else None
+    kinds = Counter[str]()
+    difference = compare(fold, _counted(_captured(archive, table), kinds))
+    if first is None:
+        rows = kinds.total() - sum(kinds[kind] for kind in OF_SCHEMA)
+        return ConstraintsAt("capture", rows, 0, 0, difference, ())
+    before = fold.held()
     # Of what was before the capture its table tells, whatever the events leave open.
     settled = set(doubts(fold))
     if more:
         fold = _fold(plan.source)
         for frame in read_events(connection, plan.table, EVENT_TYPES, hi=first):
             fold.add(frame)
-    gained = lost = frozenset[Row]()
-    left = ()
-    if before is not None:
-        for frame in read_events(connection, plan.table, EVENT_TYPES, lo=first):
-            fold.add(frame)
-        left = tuple(doubt for doubt in doubts(fold) if doubt not in settled)
-        gained = frozenset(row for row in _of_data(fold.table.rows()) if row[2] not in before.get(row[:2], ()))
-        lost = frozenset(row for row in _of_data(rows_of(before)) if not fold.table.holds(row))
-        del before
+    for frame in read_events(connection, plan.table, EVENT_TYPES, lo=first):
+        fold.add(frame)
+    left = tuple(doubt for doubt in doubts(fold) if doubt not in settled)
+    gained = frozenset(row for row in _of_data(fold.table.rows()) if row[2] not in before.get(row[:2], ()))
+    lost = frozenset(row for row in _of_data(rows_of(before)) if not fold.table.holds(row))
+    del before
     # With an instance go all rows of it, also those that no event explains.
-    gone = removed_since(connection, first) if first is not None else frozenset[str]()
+    gone = removed_since(connection, first)
     stay = (
         row
         for row in _captured(archive, table)
         if row not in lost and row not in gained and (row[0] not in gone or fold.table.holds(row))
     )
     rows = _write(spool, chain(stay, sorted(gained)))
-    return ConstraintsAt(
-        basis="capture and events since" if base.since else "capture",
-        rows=rows,
-        added=len(gained),
-        removed=len(lost),
-        difference=difference,
-        doubts=left,
-        spooled=spool,
-    )
+    return ConstraintsAt("capture and events since", rows, len(gained), len(lost), difference, left)
 
 
 def _known(connection: Connection, plan: RestorePlan, first: datetime | None) -> tuple[Fold, bool]:
@@ -151,10 +161,24 @@ def _known(connection: Connection, plan: RestorePlan, first: datetime | None) ->
 def _write(spool: IO[bytes], rows: Iterable[Row]) -> int:
     """Write rows of data as lines; return their number."""
     number = 0
-    for row in _of_data(rows):
-        spool.write(line_of(row))
-        number += 1
+    for block in _text(rows):
+        spool.write(block)
+        number += block.count(b"\n")
     return number
+
+
+def _text(rows: Iterable[Row]) -> Iterator[bytes]:
+    """Yield rows of data as COPY text."""
+    lines = map(line_of, _of_data(rows))
+    while batch := list(islice(lines, BATCH)):
+        yield b"".join(batch)
+
+
+def _counted(rows: Iterable[Row], kinds: Counter[str]) -> Iterator[Row]:
+    """Hand rows on, and count them by their type."""
+    for row in rows:
+        kinds[row[1]] += 1
+        yield row
 
 
 def compare_backup(archive: Archive, manifest: Manifest, *, report: Report = silent) -> Comparison:
@@ -185,9 +209,8 @@ def compare_backup(archive: Archive, manifest: Manifest, *, report: Report = sil
 
 def _captured(archive: Archive, table: CapturedTable) -> Iterator[Row]:
     with sound.rows_of(f"{table.schema}.{table.name}"):
-        for values in values_of(archive, table, COLUMNS):
-            instance, kind, field = (unescape(value).decode() for value in values)
-            yield instance, kind, field
+        for instance, kind, field in values_of(archive, table, COLUMNS):
+            yield unescape(instance).decode(), unescape(kind).decode(), unescape(field).decode()
 
 
 def _fold(source: Source) -> Fold:

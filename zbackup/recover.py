@@ -18,9 +18,9 @@ from zbackup.archive.archive import Archive
 from zbackup.archive.plan import RestorePlan
 from zbackup.archive.spool import Spool
 from zbackup.archive.table import read_table
-from zbackup.constraints import ConstraintsAt, constraints_at
+from zbackup.constraints import ConstraintsAt, as_captured, captured_text, constraints_at, spooled_text
 from zbackup.database import computed, edits
-from zbackup.database.base import captured_system, find_base, system_lines
+from zbackup.database.base import captured_system, find_base, share, system_lines
 from zbackup.database.computed import Instance
 from zbackup.database.connection import Connection
 from zbackup.database.edits import Edit
@@ -28,8 +28,8 @@ from zbackup.database.fill import Choice, Load, Name, empty, fill
 from zbackup.database.identity import clock
 from zbackup.database.mode import dropped_with_aside, read_aside
 from zbackup.database.proof import Proof
-from zbackup.database.schema_load import finish_schema
-from zbackup.database.target import claim, note, noted
+from zbackup.database.schema_load import finish_schema, make_indexes
+from zbackup.database.target import beside, claim, note, noted, session
 from zbackup.errors import TargetRefused
 from zbackup.event import instant_text, parse_instant
 from zbackup.progress import Report, Step, Warned
@@ -91,23 +91,36 @@ def recover(
         base = find_base(connection, plan, found.capture, archive.read, partial(find.counts, archive))
         unit = decide(found, base)
         report(Step("constraints"))
-        constraints = constraints_at(connection, archive, plan, captured_table(found.record, CONSTRAINTS), base, spool)
-        schedule, version, external = _system(connection, plan, found)
-        needed = migrations.newest(version, migrations.zitadel_version(schedule.kept))
-        instances = computed.live_instances(connection)
-        fill(dsn, connection, list(_loads(archive, unit, proof)), jobs, report)
-        permissions = computed.write_permissions(connection)
-        silent = sorted({*handlers.side_effects(version), *handlers.side_effects(needed)})
-        states = computed.write_states(connection, silent, instances)
-        computed.write_constraints(connection, constraints.lines(schedule.kept))
+        table = captured_table(found.record, CONSTRAINTS)
+        text = found.record.post_data if found.mode == "empty" else None
+        post_data = archive.text(text) if text is not None else None
+        with session(dsn) as other:
+            share(connection, other, plan)
+            # The constraints keep a core of ours busy, all else one of the server's.
+            with beside(other, lambda _: constraints_at(other, archive, plan, table, base, spool)) as coming:
+                schedule, version, external = _system(connection, plan, found)
+                needed = migrations.newest(version, migrations.zitadel_version(schedule.kept))
+                unchanged = table if as_captured(base) else None
+                if unchanged is not None:
+                    computed.write_constraints(connection, captured_text(archive, unchanged, schedule.kept))
+                instances = computed.live_instances(connection)
+                fill(dsn, connection, list(_loads(archive, unit, proof)), jobs, report)
+                permissions = computed.write_permissions(connection)
+                silent = sorted({*handlers.side_effects(version), *handlers.side_effects(needed)})
+                states = computed.write_states(connection, silent, instances)
+                if post_data is not None:
+                    make_indexes(connection, post_data, () if unchanged else [".".join(CONSTRAINTS)], report)
+                constraints = coming.result()
+        if unchanged is None:
+            computed.write_constraints(connection, spooled_text(spool, schedule.kept))
         warnings = list(advice.warnings(connection, unit, constraints, instances, external))
         if found.mode == "prepared" and (lost := dropped_with_aside(connection)):
             warnings.append(
                 f"events of the system that the prepared target had are replaced by the source's: {', '.join(lost)}"
             )
-        if found.mode == "empty" and found.record.post_data is not None:
+        if post_data is not None:
             report(Step("schema", "after the data"))
-            warnings += finish_schema(connection, archive.text(found.record.post_data), found.capture.table, report)
+            warnings += finish_schema(connection, post_data, found.capture.table, report)
         for warning in warnings:
             report(Warned(warning))
         return Recovered(

@@ -14,20 +14,17 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Literal
 
 from zbackup.advice import NextStep, next_steps, notices
-from zbackup.archive import find, names
+from zbackup.archive import names
 from zbackup.archive.archive import Archive
 from zbackup.archive.plan import RestorePlan
-from zbackup.database import edits
 from zbackup.database.claim import changed_since, check_server, examine, give_up, strangers, take
 from zbackup.database.connection import Connection, target_errors
 from zbackup.database.identity import read_collation
 from zbackup.database.load import build, load
 from zbackup.database.mode import Target, find_target
-from zbackup.database.proof import prove
 from zbackup.database.publish import check_positions, publish
 from zbackup.database.target import ASIDE, SCHEMA, Receipt, Run, lock, session, unfinished
 from zbackup.dsn import masked
@@ -38,6 +35,7 @@ from zbackup.missing import warnings as damage
 from zbackup.moment import Instant, OfBackup, RestorePoint
 from zbackup.plan import resolve, with_readable, with_schema
 from zbackup.progress import Report, Step, Warned, silent
+from zbackup.prove import prove_and_stage
 from zbackup.recover import Recovered, make_room, recover
 from zbackup.salvage import Salvage, fit, missing_of, persist, warn
 from zbackup.source import EventTable, collation_text
@@ -160,10 +158,9 @@ def restore(
             make_room(connection, found)
         load(target, connection, plan, archive.read, options.jobs, report)
         warnings = build(target, connection, _built(plan, found), options.jobs, report)
-        counts = partial(find.counts, archive)
-        rows = prove(target, connection, plan, counts, options.proof, options.jobs, report)
-        report(Step("edits"))
-        cut = edits.stage(connection, plan, archive.read, report)
+        rows, cut = prove_and_stage(
+            archive, target, connection, plan, jobs=options.jobs, proof=options.proof, report=report
+        )
         recovered = None
         if found is not None:
             recovered = recover(

@@ -180,11 +180,15 @@ def values_of(archive: Archive, table: CapturedTable, columns: Collection[str]) 
         )
     places = [table.columns.index(name) for name in columns]
     for block in read_table(archive, table):
-        for row in split_rows(block):
-            fields = row.rstrip(b"\n").split(b"\t")
-            with rows_of(f"{table.schema}.{table.name}"):
-                values = tuple(fields[place] for place in places)
-            yield values
+        with rows_of(f"{table.schema}.{table.name}"):
+            rows = [_picked(row, places) for row in split_rows(block)]
+        yield from rows
+        del block, rows
+
+
+def _picked(row: bytes, places: Collection[int]) -> tuple[bytes, ...]:
+    fields = row.rstrip(b"\n").split(b"\t")
+    return tuple([fields[place] for place in places])
 
 
 def split_name(name: str) -> Name:

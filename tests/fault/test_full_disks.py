@@ -126,6 +126,9 @@ def test_a_full_temporary_folder_of_a_restore(night: Night, new_disk: NewDisk, m
     )
     night.init()
     night.made()
+    # Rows that no event came after would be loaded as they are.
+    grow(night.source, 301, 1)
+    assert night.zbackup(*night.backup, "--no-capture").code == 0
     target = night.new_database()
     monkeypatch.setattr("tempfile.tempdir", str(disk.folder))
     disk.leave(PAGE)

@@ -267,7 +267,7 @@ def test_tables_that_know_what_will_not_be_there_are_no_base(
         set_state(connection, "projections.users14")
         add_user(connection, "torn")
         connection.commit()
-        push(connection, "i1", Command("user", "u-torn", "user.locked", owner="o1"))
+        push(connection, "i1", Command("user", "u-torn", "user.username.changed", {"userName": "new"}, owner="o1"))
     back_up(capture=True)
     at = clock(source)
     execute(source, "UPDATE eventstore.events2 SET created_at = now() WHERE event_type = 'user.human.added'")

@@ -22,7 +22,7 @@ def grouped(history: History) -> list[list[tuple[str, str]]]:
     lines = sorted(history.lines, key=cursor_of)
     return [
         [(found.instance, found.aggregate) for found in push]
-        for push in pushes([read_event(line.rstrip(b"\n").split(b"\t", 8)) for line in lines])
+        for push in pushes([read_event(line.decode().rstrip("\n").split("\t")) for line in lines])
     ]
 
 

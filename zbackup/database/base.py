@@ -19,7 +19,7 @@ from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import PlannedCapture, PlannedChunk, RestorePlan, read_range
 from zbackup.archive.rows import split_rows
 from zbackup.archive.withhold import EXEMPT
-from zbackup.database.edits import EVENTS, same_key
+from zbackup.database.edits import EVENTS, make_stage, same_key
 from zbackup.database.export import copy_out, relation
 from zbackup.database.load import Counts, Read
 from zbackup.database.target import Connection, columns, one_row, restoring
@@ -54,10 +54,7 @@ def find_base(connection: Connection, plan: RestorePlan, capture: PlannedCapture
             columns(table), relation(table)
         )
     )
-    connection.execute(
-        """CREATE TEMPORARY TABLE zbackup_since (instance_id text, aggregate_type text, aggregate_id text,
-               "sequence" bigint, created_at timestamptz, "position" numeric)"""
-    )
+    _make_since(connection)
     _stage(connection, plan, capture, read, counts)
     if not capture.older:
         return Base("it was made after the instant", 0, None, {})
@@ -68,6 +65,19 @@ def find_base(connection: Connection, plan: RestorePlan, capture: PlannedCapture
     since, first = one_row(connection, "SELECT count(*), min(created_at) FROM zbackup_since")
     late = connection.execute('SELECT instance_id, min("position") FROM zbackup_since GROUP BY instance_id').fetchall()
     return Base(problem, since, first, dict(late))
+
+
+def share(connection: Connection, other: Connection, plan: RestorePlan) -> None:
+    """Show another session the events as they will be published by what is noted now, and which of them are since."""
+    make_stage(other, restoring(plan.table))
+    _make_since(other)
+    for name in ("zbackup_gone", "zbackup_new", "zbackup_since"):
+        there = sql.Identifier("pg_temp", name)
+        with other.transaction(), other.cursor() as cursor:
+            with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(there)) as copy:
+                for row in copy_out(connection, sql.SQL("COPY {} TO STDOUT").format(there)):
+                    copy.write(row)
+            cursor.execute(sql.SQL("ANALYZE {}").format(there))
 
 
 def system_lines(connection: Connection, plan: RestorePlan) -> list[bytes]:
@@ -85,6 +95,13 @@ def captured_system(connection: Connection, plan: RestorePlan) -> list[bytes]:
               AND NOT EXISTS (SELECT FROM zbackup_since s WHERE {se})) s ORDER BY "sequence" """
     ).format(c=columns(plan.table), x=_EXEMPT, e=EVENTS, be=same_key("b", "e"), se=same_key("s", "e"))
     return list(copy_out(connection, sql.SQL("COPY ({}) TO STDOUT").format(query)))
+
+
+def _make_since(connection: Connection) -> None:
+    connection.execute(
+        """CREATE TEMPORARY TABLE zbackup_since (instance_id text, aggregate_type text, aggregate_id text,
+               "sequence" bigint, created_at timestamptz, "position" numeric)"""
+    )
 
 
 def _stage(connection: Connection, plan: RestorePlan, capture: PlannedCapture, read: Read, counts: Counts) -> None:

@@ -69,15 +69,14 @@ def live_instances(connection: Connection) -> tuple[Instance, ...]:
                    SELECT DISTINCT ON (instance_id) instance_id, event_type, payload->>'name' AS name FROM {events}
                     WHERE aggregate_type = 'instance' AND event_type IN ('instance.added', 'instance.removed')
                     ORDER BY instance_id, "sequence" DESC) i
-                LEFT JOIN (
-                   SELECT instance_id, array_agg(domain ORDER BY domain) AS domains FROM (
-                       SELECT DISTINCT ON (instance_id, payload->>'domain') instance_id, event_type,
-                              payload->>'domain' AS domain FROM {events}
-                        WHERE aggregate_type = 'instance'
+                LEFT JOIN LATERAL (
+                   SELECT array_agg(domain ORDER BY domain) AS domains FROM (
+                       SELECT DISTINCT ON (payload->>'domain') event_type, payload->>'domain' AS domain FROM {events} e
+                        WHERE e.instance_id = i.instance_id AND aggregate_type = 'instance'
                           AND event_type IN ('instance.domain.added', 'instance.domain.removed')
-                        ORDER BY instance_id, payload->>'domain', "sequence" DESC) l
-                    WHERE event_type = 'instance.domain.added' AND domain IS NOT NULL GROUP BY instance_id) d
-                USING (instance_id) WHERE i.event_type = 'instance.added' ORDER BY i.instance_id"""
+                        ORDER BY payload->>'domain', "sequence" DESC) l
+                    WHERE event_type = 'instance.domain.added' AND domain IS NOT NULL) d ON true
+                WHERE i.event_type = 'instance.added' ORDER BY i.instance_id"""
         ).format(events=EVENTS)
     )
     return tuple(Instance(instance, name, tuple(domains)) for instance, name, domains in rows)
@@ -157,8 +156,8 @@ def write_states(connection: Connection, handlers: Collection[str], instances: I
     )
 
 
-def write_constraints(connection: Connection, lines: Iterable[bytes]) -> int:
-    """Write the rows of unique_constraints, as lines of COPY text, in the place of what is there."""
+def write_constraints(connection: Connection, text: Iterable[bytes]) -> int:
+    """Write the rows of unique_constraints, given as COPY text, in the place of what is there."""
     item = "unique constraints"
     if not exists(connection, "eventstore.unique_constraints"):
         return 0
@@ -170,9 +169,9 @@ def write_constraints(connection: Connection, lines: Iterable[bytes]) -> int:
         names = sql.SQL(", ").join(map(sql.Identifier, _CONSTRAINT_COLUMNS))
         statement = sql.SQL("COPY eventstore.unique_constraints ({}) FROM STDIN").format(names)
         with connection.cursor() as cursor, cursor.copy(statement) as copy:
-            for line in lines:
-                copy.write(line)
-                rows += 1
+            for block in text:
+                copy.write(block)
+                rows += block.count(b"\n")
         note(connection, item, Computed(rows))
     return rows
 

@@ -68,6 +68,25 @@ class Cut:
 def stage(connection: Connection, plan: RestorePlan, read: Read, report: Report) -> Cut:
     """Make the temporary tables and note what T asks for: late rows of amendments, and events to withhold."""
     table = restoring(plan.table)
+    make_stage(connection, table)
+    if plan.at is None:
+        return Cut(0, 0, ())
+    stage_after(connection, plan, plan.at, read, report)
+    added = _stage_added(connection, plan, plan.at, read)
+    withheld = find_withheld(connection, _LOADED if added else relation(table))
+    listed = _first_withheld(connection)
+    connection.execute(
+        sql.SQL(
+            "INSERT INTO {} SELECT {keys}, {} FROM zbackup_withheld w WHERE NOT EXISTS (SELECT FROM {} n WHERE {same})"
+        ).format(_GONE, sql.Literal(WITHHELD), _NEW, keys=KEY, same=same_key("n", "w"))
+    )
+    connection.execute(sql.SQL("DELETE FROM {} n USING zbackup_withheld w WHERE {}").format(_NEW, same_key("n", "w")))
+    connection.execute(sql.SQL("ANALYZE {}").format(_GONE))
+    return Cut(added, withheld, listed)
+
+
+def make_stage(connection: Connection, table: EventTable) -> None:
+    """Make the temporary tables, empty, over the table that is restored, and the views."""
     connection.execute(
         sql.SQL(
             """CREATE TEMPORARY TABLE zbackup_gone (instance_id text, aggregate_type text, aggregate_id text,
@@ -96,20 +115,6 @@ def stage(connection: Connection, plan: RestorePlan, read: Read, report: Report)
                UNION ALL SELECT {0} FROM {3}"""
         ).format(columns(table), relation(table), _GONE, _NEW)
     )
-    if plan.at is None:
-        return Cut(0, 0, ())
-    stage_after(connection, plan, plan.at, read, report)
-    added = _stage_added(connection, plan, plan.at, read)
-    withheld = find_withheld(connection, _LOADED if added else relation(table))
-    listed = _first_withheld(connection)
-    connection.execute(
-        sql.SQL(
-            "INSERT INTO {} SELECT {keys}, {} FROM zbackup_withheld w WHERE NOT EXISTS (SELECT FROM {} n WHERE {same})"
-        ).format(_GONE, sql.Literal(WITHHELD), _NEW, keys=KEY, same=same_key("n", "w"))
-    )
-    connection.execute(sql.SQL("DELETE FROM {} n USING zbackup_withheld w WHERE {}").format(_NEW, same_key("n", "w")))
-    connection.execute(sql.SQL("ANALYZE {}").format(_GONE))
-    return Cut(added, withheld, listed)
 
 
 def same_key(one: str, other: str) -> sql.Composed:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from datetime import datetime
+from threading import Event
 
 import psycopg
 from psycopg import sql
@@ -116,6 +118,19 @@ class _Sent:
             texts(self._instances),
             texts(self._types),
         )
+
+
+def stoppable(read: Read, stop: Event) -> Read:
+    """Let a reader raise CancelledError at the next frame when it is told to stop."""
+
+    def reading(ref: ChunkRef) -> Iterator[bytes]:
+        for frame in read(ref):
+            if stop.is_set():
+                raise CancelledError
+            yield frame
+            del frame
+
+    return reading
 
 
 def _cost(index: Index) -> int:

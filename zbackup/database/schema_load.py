@@ -9,7 +9,7 @@ are built apart. For the entries that name the table it gets its final name for 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 
 from zbackup.database.schema_text import Entry, entries
-from zbackup.database.target import EVENTS, RESTORING, SCHEMA, Connection, claim, named, note, noted
+from zbackup.database.target import EVENTS, RESTORING, SCHEMA, Connection, claim, items, named, note, noted
 from zbackup.errors import TargetRefused
 from zbackup.progress import Report, Warned
 from zbackup.source import EventTable
@@ -31,8 +31,9 @@ _SETTINGS = {
     "standard_conforming_strings": "on",
 }
 
+INDEXES = "keys and indexes"
 POST_DATA = "schema after the data"
-"""the ledger's entry"""
+"""the ledger's entries"""
 
 
 # An extension or a function that an index needs is missing here.
@@ -44,6 +45,14 @@ _LACKING = (
 
 # A lost connection, a rollback, a lack of room, a lock, an end: PostgreSQL manual, appendix A.
 _NOT_OF_THE_ENTRY = {"08", "40", "53", "55P03", "57"}
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """What the ledger says about keys and indexes: the entries that were looked at, and what was not made of them."""
+
+    entries: tuple[str, ...]
+    statements: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,36 +108,65 @@ def drop_schema(connection: Connection, made: tuple[str, ...], filled: tuple[str
             connection.execute(statement.encode())
 
 
+def make_indexes(connection: Connection, post_data: bytes, without: Collection[str], report: Report) -> None:
+    """
+    Make the keys and indexes of tables that are filled, once; `finish_schema` does the rest.
+
+    Those `without` are tables to come, and the events table is there under another name: nothing that names one of
+    them is made.
+    """
+    later = [name.encode() for name in (EVENTS, *without)]
+    with connection.transaction():
+        if POST_DATA in items(connection) or not claim(connection, INDEXES):
+            return
+        _prepare(connection)
+        chosen = [
+            entry
+            for entry in entries(post_data)
+            if entry.kind in {"CONSTRAINT", "INDEX"} and not any(name in entry.text for name in later)
+        ]
+        left_out = [text for entry in chosen for text in _make(connection, entry, report)]
+        note(connection, INDEXES, Indexed(tuple(map(str, chosen)), tuple(left_out)))
+
+
 def finish_schema(connection: Connection, post_data: bytes, table: EventTable, report: Report) -> list[str]:
     """
     Make all that comes after the data, once; return what to say of indexes that the target cannot have.
 
     `table` tells the key and indexes of the events table, which are there already.
     """
-    left_out: list[str] = []
     names = (table.key_name, *(index.name for index in table.indexes))
     built = {(SCHEMA, name) for name in names} | {(SCHEMA, f"{EVENTS} {name}") for name in names}
     with connection.transaction():
         if not claim(connection, POST_DATA):
             return list(LeftOut(**noted(connection, POST_DATA)).statements)
+        indexed = Indexed(**noted(connection, INDEXES)) if INDEXES in items(connection) else Indexed((), ())
+        there, left_out = frozenset(indexed.entries), list(indexed.statements)
         _prepare(connection)
         connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(named(RESTORING), sql.Identifier(EVENTS)))
         for entry in entries(post_data):
-            if entry.kind in {"CONSTRAINT", "INDEX"} and (entry.schema, entry.name) in built:
+            if entry.kind in {"CONSTRAINT", "INDEX"} and ((entry.schema, entry.name) in built or str(entry) in there):
                 continue
-            with _making(entry):
-                try:
-                    with connection.transaction():
-                        connection.execute(entry.text)
-                except _LACKING as error:
-                    if entry.kind != "INDEX" or entry.text.lstrip().startswith(b"CREATE UNIQUE"):
-                        raise
-                    statement = " ".join(entry.text.decode().split())
-                    left_out.append(f"{entry} was left out ({error.diag.message_primary}); to make it: {statement}")
-                    report(Warned(left_out[-1]))
+            left_out += _make(connection, entry, report)
         connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(named(EVENTS), sql.Identifier(RESTORING)))
         note(connection, POST_DATA, LeftOut(tuple(left_out)))
     return left_out
+
+
+def _make(connection: Connection, entry: Entry, report: Report) -> list[str]:
+    """Make an entry; say of an index that the target cannot have that it was left out."""
+    with _making(entry):
+        try:
+            with connection.transaction():
+                connection.execute(entry.text)
+        except _LACKING as error:
+            if entry.kind != "INDEX" or entry.text.lstrip().startswith(b"CREATE UNIQUE"):
+                raise
+            statement = " ".join(entry.text.decode().split())
+            said = f"{entry} was left out ({error.diag.message_primary}); to make it: {statement}"
+            report(Warned(said))
+            return [said]
+    return []
 
 
 def _prepare(connection: Connection) -> None:

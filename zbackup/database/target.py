@@ -13,7 +13,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, LiteralString, TypeVar
@@ -52,6 +52,9 @@ T = TypeVar("T")
 
 # A restore that was killed a moment ago may still have a session on the server; it ends within seconds.
 LOCK_TIMEOUT = timedelta(seconds=60)
+
+# So long after it was told to stop, a session that runs still or again is told once more.
+CANCEL_AGAIN = timedelta(seconds=0.2)
 
 # One restore at a time in a database: a session-level advisory lock, apart from ZITADEL's, whose keys are pairs.
 _LOCK = int.from_bytes(b"zbackup", "big")
@@ -231,6 +234,27 @@ def each(dsn: str, jobs: int, items: Iterable[T], work: Callable[[Connection, T]
                 stop.set()
                 cancel(sessions)
                 raise
+
+
+@contextlib.contextmanager
+def beside(connection: Connection, work: Callable[[threading.Event], T]) -> Generator[Future[T]]:
+    """
+    Work with a session in a thread of its own while the block goes on; who wants the result asks the future.
+
+    What ends the block before sets the event, cancels what the session runs, and is raised when the work has ended.
+    """
+    stop = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="restore") as pool:
+        future = pool.submit(work, stop)
+        try:
+            yield future
+        except BaseException:
+            stop.set()
+            # Again and again: it may be between two statements.
+            while not future.done():
+                cancel([connection])
+                wait([future], timeout=CANCEL_AGAIN.total_seconds())
+            raise
 
 
 # The ledger

@@ -11,7 +11,7 @@ from zbackup.zitadel.constraints.state import State
 from zbackup.zitadel.constraints.table import Actions, Table
 from zbackup.zitadel.lowercase import Lower
 
-EVENT_TYPES = frozenset(kind.decode() for kind in RULES)
+EVENT_TYPES = frozenset(RULES)
 """The types that some rule reads; an input without all others gives the same table."""
 
 
@@ -26,8 +26,9 @@ class Fold:
         """Take the LOWER of the database, see `zbackup.zitadel.lowercase.database_lower`."""
         self.state = State()
         self.table = Table(lower, self.state.era)
-        self._at = b""
-        self._waiting: list[list[bytes]] = []
+        self._at = ""
+        self._waiting: list[Event] = []
+        """of one creation time"""
 
     def add(self, frame: bytes) -> None:
         """
@@ -35,17 +36,17 @@ class Fold:
 
         Raises ValueError for what is no row of the archive.
         """
-        rules, at = RULES, self._at
+        rules, at, waiting = RULES, self._at, self._waiting
         for line in frame.splitlines():
-            head = line.split(b"\t", 8)
-            if len(head) < COLUMNS:
-                raise ValueError(f"a row of {len(head)} columns")
-            if head[TYPE] not in rules:
+            fields = line.decode().split("\t")
+            if len(fields) != COLUMNS:
+                raise ValueError(f"a row of {len(fields)} columns")
+            if fields[TYPE] not in rules:
                 continue
-            if head[0] != at:
+            if fields[0] != at:
                 self._settle()
-                at = self._at = head[0]
-            self._waiting.append(head)
+                at = self._at = fields[0]
+            waiting.append(read_event(fields))
 
     def rows(self) -> frozenset[Row]:
         """Return the rows, the last push counted as whole."""
@@ -66,9 +67,9 @@ class Fold:
         """Apply what has one creation time."""
         waiting = self._waiting
         if len(waiting) == 1:
-            self._apply([read_event(waiting[0])])
+            self._apply(waiting)
         elif waiting:
-            self._settle_many([read_event(head) for head in waiting])
+            self._settle_many(waiting)
         waiting.clear()
 
     def _settle_many(self, events: list[Event]) -> None:
@@ -77,8 +78,9 @@ class Fold:
             # Before v2.39 constraints followed one another, event by event.
             parts = [[event] for event in push] if self.state.era.case is Case.FIRST else [push]
             actions = [self._apply(part) for part in parts]
-            touched.append({row for part in actions for row in (*part.additions, *part.removals)})
-        if len(touched) > 1:
+            if len(push) < len(events):
+                touched.append({row for part in actions for row in (*part.additions, *part.removals)})
+        if touched:
             self._doubt_order(touched, events[0])
 
     def _apply(self, push: list[Event]) -> Actions:
@@ -94,7 +96,7 @@ class Fold:
         seen: set[Row] = set()
         for rows in touched:
             for instance, kind, field in sorted(rows & seen):
-                self.state.doubts.add(doubt.TIED, f"{kind} {field!r} of instance {instance} at {first.at.decode()}")
+                self.state.doubts.add(doubt.TIED, f"{kind} {field!r} of instance {instance} at {first.at}")
             seen |= rows
 
     def _doubt_age(self, event: Event) -> None:
@@ -104,6 +106,6 @@ class Fold:
         if not era.born:
             self.state.doubts.add(doubt.MIRRORED, event.instance)
         elif era.case is Case.FIRST:
-            self.state.doubts.latest(doubt.FIRST, event.at.decode())
+            self.state.doubts.latest(doubt.FIRST, event.at)
         elif era.served:
-            self.state.doubts.latest(doubt.MIXED, event.at.decode())
+            self.state.doubts.latest(doubt.MIXED, event.at)

@@ -30,4 +30,7 @@ def row_of(line: bytes) -> Row:
 
 def line_of(row: Row) -> bytes:
     """Write a line with its end, as PostgreSQL does."""
-    return "\t".join([part.translate(_ESCAPES) for part in row]).encode() + b"\n"
+    text = "".join(row)
+    if "\\" in text or not text.isprintable():
+        row = row[0].translate(_ESCAPES), row[1].translate(_ESCAPES), row[2].translate(_ESCAPES)
+    return "\t".join(row).encode() + b"\n"

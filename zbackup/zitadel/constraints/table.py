@@ -15,6 +15,8 @@ INSTANCE_DOMAIN = "instance_domain"
 class Actions:
     """What the commands of one push want of the table."""
 
+    __slots__ = ("_era", "additions", "cleared", "removals", "repairs")
+
     def __init__(self, era: Era) -> None:
         self._era = era
         self.additions: list[Row] = []
@@ -55,17 +57,17 @@ class Table:
         self._released: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
 
     def apply(self, actions: Actions) -> None:
-        for row in [self._find(*row) for row in actions.removals]:
+        for row in [self._find(row) for row in actions.removals]:
             if row is not None:
                 self._release(row)
         for instance in actions.cleared:
             for key in [key for key in self._held if key[0] == instance]:
                 self._released[key] |= self._held.pop(key)
-        stored = str if self._era.case is Case.MIXED else go_lower
+        held, mixed = self._held, self._era.case is Case.MIXED
         for instance, kind, field in actions.additions:
-            kept = stored(field)
+            kept = field if mixed else go_lower(field)
             # The object may be known by the same text already.
-            self._held[instance, kind].add(field if field == kept else kept)
+            held[instance, kind].add(field if field == kept else kept)
         for repair in actions.repairs:
             repair(self)
 
@@ -109,13 +111,16 @@ class Table:
         """Whether the row was held once, and removed."""
         return row[2] in self._released.get(row[:2], ())
 
-    def _find(self, instance: str, kind: str, field: str) -> Row | None:
-        fields = self._held.get((instance, kind), ())
+    def _find(self, row: Row) -> Row | None:
+        fields = self._held.get(row[:2])
+        if not fields:
+            return None
+        instance, kind, field = row
         case = self._era.case
         if case is Case.FIRST:
             field = go_lower(field)
         if field in fields:
-            return instance, kind, field
+            return row if field is row[2] else (instance, kind, field)
         if case is Case.MODERN and (lowered := self._lower(field)) in fields:
             return instance, kind, lowered
         return None

@@ -117,9 +117,9 @@ def policy_of_org(state: State, event: Event, _: Actions) -> None:
     instance = state.instances[event.instance]
     org = instance.orgs[event.aggregate]
     before = instance.by_policy(event.aggregate)
-    if event.type.endswith(b".removed"):
+    if event.type.endswith(".removed"):
         org.policy = None
-    elif "userLoginMustBeDomain" in event.data or not event.type.endswith(b".changed"):
+    elif "userLoginMustBeDomain" in event.data or not event.type.endswith(".changed"):
         org.policy = event.flag("userLoginMustBeDomain")
     if instance.by_policy(event.aggregate) != before:
         instance.flip = Flip(event, event.aggregate, not before)
@@ -128,7 +128,7 @@ def policy_of_org(state: State, event: Event, _: Actions) -> None:
 def policy_of_instance(state: State, event: Event, _: Actions) -> None:
     instance = state.instances[event.instance]
     before = instance.policy
-    if "userLoginMustBeDomain" in event.data or not event.type.endswith(b".changed"):
+    if "userLoginMustBeDomain" in event.data or not event.type.endswith(".changed"):
         instance.policy = event.flag("userLoginMustBeDomain")
     if before is not None and instance.policy is not before:
         instance.flip = Flip(event, None, not before)
@@ -181,7 +181,7 @@ def _part_of(flip: Flip, event: Event, instance: Instance, old: str, case: Case)
         return False
     new = event.text("userName")
     fits = (old + "@").startswith(new + "@") if flip.scoped else new.startswith(old + "@")
-    return fits and parse_instant(event.at.decode()) - parse_instant(flip.event.at.decode()) < FIRST_FLIP
+    return fits and parse_instant(event.at) - parse_instant(flip.event.at) < FIRST_FLIP
 
 
 def _doubt_owner(state: State, event: Event, instance: Instance) -> None:
@@ -193,7 +193,7 @@ def _doubt_owner(state: State, event: Event, instance: Instance) -> None:
 def _doubt_policy(state: State, event: Event, flip: Flip, org: Org) -> None:
     covered = flip.org == event.owner if flip.org is not None else org.policy is None
     if covered and not org.setting and flip.event.at != event.at:
-        behind = parse_instant(event.at.decode()) - parse_instant(flip.event.at.decode())
+        behind = parse_instant(event.at) - parse_instant(flip.event.at)
         if behind < RACE:
             state.doubts.add(doubt.FLIPPED, f"{event.aggregate} of instance {event.instance}")
             older = key(event.text("userName"), event.owner, scoped=not flip.scoped)
