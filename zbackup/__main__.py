@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from types import FrameType
@@ -21,6 +22,8 @@ KEPT_BYTES = 8 << 20
 
 
 def main() -> None:
+    # Of numpy's linear algebra, which would start a thread for each core, nothing is used.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.set_threshold(COLLECT_AFTER)
     bytes(KEPT_BYTES)
     # All other commands need the parser, which takes longer to load than to find the versions.

@@ -87,7 +87,7 @@ def _finished(
             continue
         try:
             finished[part.lo, part.hi] = _proved(archive, part, found, look)
-        except (ArchiveError, ObjectMissing):
+        except (ArchiveError, ObjectMissing, ValueError):
             continue
     return finished
 

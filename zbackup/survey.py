@@ -276,8 +276,9 @@ def _version_at(archive: Archive, plan: RestorePlan) -> str | None:
     for chunk in reversed(plan.chunks):
         if has_system(chunk.ref, counts):
             until = (rows_until(frame, plan.cut_at) for frame in archive.read(chunk.ref))
-            rows = (row for row in rows_in(until) if mark in row)
-            if version := migrations.zitadel_version(migrations.parse(rows)):
+            with rows_of(chunk.ref.name):
+                there = migrations.parse(row for row in rows_in(until) if mark in row)
+            if version := migrations.zitadel_version(there):
                 return version
     return None
 

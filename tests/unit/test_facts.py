@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -63,6 +66,12 @@ def test_both_ways_say_the_same(rows: list[bytes], random: Random) -> None:
         [row(EPOCH, order=10), row(EPOCH, order=9)],
         [row(EPOCH, order=-1), row(EPOCH, order=-2)],
         [row(EPOCH, order=-2), row(EPOCH, order=-1)],
+        [row(EPOCH, order=5), row(EPOCH, order=-10)],
+        [row(EPOCH, order=-10), row(EPOCH, order=5)],
+        [row(EPOCH, instance="i\0"), row(EPOCH + timedelta(seconds=1))],
+        [row(EPOCH, "abc"), row(EPOCH + timedelta(seconds=1))],
+        [row(EPOCH), row(EPOCH + timedelta(seconds=1), "."), row(EPOCH + timedelta(seconds=2))],
+        [row(EPOCH), row(EPOCH + timedelta(seconds=1), "1e999999999"), row(EPOCH + timedelta(seconds=2))],
         [row(EPOCH, "9.5"), row(EPOCH, "10.25")],
         [row(EPOCH, "10.25"), row(EPOCH, "9.5")],
         [row(EPOCH, "-10.000000"), row(EPOCH, "-20.000000")],
@@ -140,6 +149,36 @@ def test_two_rows_in_wrong_order_are_found_anywhere(at: int) -> None:
         inspect_frame(b"".join(rows), None)
 
 
+def test_names_that_are_no_text_are_refused() -> None:
+    """
+    Bytes that are no UTF-8, or a backslash at the end, are no name of an instance.
+    """
+    for name in (b"\xff", b"i\\"):
+        rows = row(EPOCH).replace(b"\ti\t", b"\t" + name + b"\t")
+        with pytest.raises(ValueError, match=r"decode|backslash"):
+            inspect_frame(rows, None)
+
+
+def test_without_numpy_rows_are_read_one_by_one(tmp_path: Path) -> None:
+    """
+    A processor that numpy's wheels are not made for costs time, not backups.
+    """
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy/__init__.py").write_text("raise RuntimeError('NumPy was built with baseline optimizations')")
+    program = """
+import sys
+from zbackup.archive.facts import FIELDS, inspect_frame
+print(FIELDS, inspect_frame(sys.stdin.buffer.read(), None))
+"""
+    rows = b"".join(history(10))
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=rows, capture_output=True, env={"PYTHONPATH": str(tmp_path)}, check=True
+    )
+
+    assert done.stdout.decode().strip() == f"None {inspect_frame(rows, None)}"
+
+
 def test_rows_with_another_number_of_columns_are_refused() -> None:
     """
     A field too many, one too few, a row without an end: no facts are made up.
@@ -172,6 +211,24 @@ def test_frames_do_not_depend_on_how_rows_come(rows: list[bytes], frame_bytes: i
     assert b"".join(rows) == b"".join(frame.lines for frame in frames)
     assert all(last_created(one.lines) != created_at(other.lines) for one, other in pairwise(frames))
     assert all(len(frame.lines) >= frame_bytes for frame in frames[:-1])
+
+
+@pytest.mark.parametrize("more", [-1, 0, 700])
+@pytest.mark.parametrize("at_once", [1, 300, 10_000])
+def test_frames_of_a_large_instant_do_not_depend_on_how_rows_come(more: int, at_once: int) -> None:
+    """
+    Also where an instant has about as many bytes as are waited for, or several times as many.
+    """
+    same, later = row(EPOCH), history(5000, start=EPOCH + timedelta(seconds=1))
+    for times in (1, 3):
+        rows = [
+            *history(3, start=EPOCH - timedelta(days=1)),
+            *[same] * (times * HUGE_BYTES // len(same) + more),
+            *later,
+        ]
+        blocks = [b"".join(rows[at : at + at_once]) for at in range(0, len(rows), at_once)]
+
+        assert list(event_frames(blocks)) == list(event_frames([b"".join(rows)]))
 
 
 def test_many_rows_of_one_instant_are_not_held() -> None:

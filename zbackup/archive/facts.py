@@ -10,11 +10,27 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from functools import reduce
+from typing import TYPE_CHECKING
 
 from zbackup.archive.chunk import FrameFacts
-from zbackup.archive.fields import Fields
 from zbackup.archive.rows import FRAME_BYTES, split_rows
-from zbackup.event import Cursor, cursor_of, key_of
+from zbackup.event import Cursor, cursor_of, key_of, parse_position, unescape
+
+if TYPE_CHECKING:
+    from zbackup.archive.fields import Fields
+
+
+def _fields() -> type[Fields] | None:
+    """Load numpy, which needs a processor of this side of 2009 (x86-64-v2); some virtual ones are not."""
+    try:
+        from zbackup.archive.fields import Fields
+    except (ImportError, RuntimeError):
+        return None
+    return Fields
+
+
+FIELDS = _fields()
+"""None: rows are read one by one, which takes longer"""
 
 # Frames are looked at in parts of one to two times this size, lest what numpy makes of small rows takes much memory.
 PART_BYTES = FRAME_BYTES
@@ -33,6 +49,8 @@ def inspect_frame(rows: bytes, after: Cursor | None) -> FrameFacts:
     facts = reduce(_joined, map(_facts_of, _parts(rows)))
     if after is not None:
         _expect_order(after, facts.first)
+    for name in (*facts.instances, *facts.aggregate_types):
+        unescape(name).decode()
     return facts
 
 
@@ -62,7 +80,9 @@ def _parts(rows: bytes) -> Iterator[bytes]:
 
 
 def _facts_of(rows: bytes) -> FrameFacts:
-    return facts_one_by_one(rows) if len(rows) > _VECTOR_BYTES else facts_at_once(Fields(rows), rows)
+    if FIELDS is None or len(rows) > _VECTOR_BYTES:
+        return facts_one_by_one(rows)
+    return facts_at_once(FIELDS(rows), rows)
 
 
 def facts_one_by_one(rows: bytes) -> FrameFacts:
@@ -87,12 +107,13 @@ def facts_one_by_one(rows: bytes) -> FrameFacts:
 
 
 def facts_at_once(fields: Fields, rows: bytes) -> FrameFacts:
+    first, last = cursor_of(fields.row(0)), cursor_of(fields.row(-1))
     for at in fields.doubtful():
         _expect_order(cursor_of(fields.row(at)), cursor_of(fields.row(at + 1)))
     return FrameFacts(
         fields.number,
-        cursor_of(fields.row(0)),
-        cursor_of(fields.row(-1)),
+        first,
+        last,
         *(fields.extremes(1) or _extremes(fields.tally(1), rows)),
         fields.tally(3),
         fields.tally(4),
@@ -113,7 +134,7 @@ def _joined(one: FrameFacts, other: FrameFacts) -> FrameFacts:
 
 
 def _least_of(rows: bytes) -> Iterable[tuple[bytes, int]]:
-    if len(rows) <= _VECTOR_BYTES and (found := Fields(rows).least(3, 5, 6)) is not None:
+    if FIELDS is not None and len(rows) <= _VECTOR_BYTES and (found := FIELDS(rows).least(3, 5, 6)) is not None:
         return found.items()
     keys = map(key_of, split_rows(rows))
     return ((b"\t".join(key[3:6]), int(key[6])) for key in keys)
@@ -132,7 +153,7 @@ def _expect_number(cursor: Cursor) -> None:
 
 
 def _extremes(positions: Iterable[bytes], rows: bytes) -> tuple[Decimal, Decimal]:
-    decimals = [Decimal(text.decode()) for text in positions]
+    decimals = [parse_position(text.decode()) for text in positions]
     if not all(map(Decimal.is_finite, decimals)):
         for line in split_rows(rows):
             _expect_number(cursor_of(line))

@@ -7,20 +7,16 @@ other threads go on meanwhile (docs/decisions/0005-speed.md).
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from zbackup.event import KEY_COLUMNS
-
-# Numpy's linear algebra, of which nothing is used, would start a thread for each core.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
+
+from zbackup.event import KEY_COLUMNS
 
 # So much of a row is compared with the next one: its time, position and order have some 50 bytes.
 HEAD = 64
@@ -87,7 +83,8 @@ class Fields:
         digits = order - position
         later = less & (differ <= np.minimum(created[:-1], created[1:]))
         same_push = (differ > position[:-1]) & (position[:-1] == position[1:])
-        natural = self._seen[self._ends[1][:-1] + 1] != _MINUS
+        signs = self._seen[self._ends[1] + 1] != _MINUS
+        natural = signs[:-1] & signs[1:]
         longer = digits[:-1] < digits[1:]
         alike = (digits[:-1] == digits[1:]) & (differ < order[:-1])
         plain = later | (same_push & natural & (longer | (alike & less)))
@@ -155,7 +152,9 @@ class Fields:
         _, first, kinds = np.unique(sums[runs], return_index=True, return_inverse=True)
         group = np.repeat(kinds, np.diff(runs, append=self.number))
         leaders = runs[first]
-        return None if (words != words[leaders[group]]).any() else (leaders, group)
+        if (words != words[leaders[group]]).any() or (lengths != lengths[leaders[group]]).any():
+            return None
+        return leaders, group
 
     def _numbers(self, column: int) -> Numbers | None:
         """Read natural numbers; None where some are none, or have too many digits."""
@@ -178,7 +177,7 @@ class Fields:
         return as_strided(self._seen, (len(self._seen) - width + 1, width), (1, 1))[starts]
 
     def _words(self, starts: Numbers, lengths: Numbers) -> Words:
-        """Return texts of up to WIDTH bytes, filled up with zeros, which no text has."""
+        """Return texts of up to WIDTH bytes, filled up with zeros."""
         number = max(1, -(-int(lengths.max()) // _WORD))
         words = self._window(starts, number * _WORD).view(np.uint64)
         words &= _MASKS[lengths, :number]

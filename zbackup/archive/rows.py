@@ -57,8 +57,8 @@ def event_frames(blocks: Iterable[bytes], frame_bytes: int = FRAME_BYTES) -> Ite
     """
     Make frames of about `frame_bytes` that end where created_at changes, wherever blocks end.
 
-    A huge row, which must be a block of its own, is given on as soon as it is there, and so are many rows of one
-    instant; the next ones may then belong to the same frame.
+    A huge row, which must be a block of its own, is given on as soon as it is there, and so are more rows of one
+    instant than `HUGE_BYTES`; the next ones may then belong to the same frame.
     """
     held: list[bytes] = []
     size = 0
@@ -73,14 +73,15 @@ def event_frames(blocks: Iterable[bytes], frame_bytes: int = FRAME_BYTES) -> Ite
         if block:
             held.append(block)
             size += len(block)
-        while size >= frame_bytes and (cut := _cut(held, frame_bytes - size + len(held[-1]))) is not None:
+        while size >= frame_bytes:
+            before = size - len(held[-1])
+            cut = _cut(held, frame_bytes - before, max(frame_bytes, HUGE_BYTES) - before)
+            if cut is None:
+                break
+            at, more = cut
             begun = held.pop()
-            if frame := b"".join([*held, begun[:cut]]):
-                yield Rows(frame)
-            held, size = [begun[cut:]], len(begun) - cut
-        if size >= max(frame_bytes, HUGE_BYTES):
-            yield Rows(b"".join(held), more=True)
-            held, size = [], 0
+            yield Rows(b"".join([*held, begun[:at]]), more)
+            held, size = [begun[at:]], len(begun) - at
     if held:
         yield Rows(b"".join(held))
 
@@ -108,17 +109,21 @@ def last_created(lines: bytes) -> str:
     return created_at(lines, lines.rfind(b"\n", 0, -1) + 1)
 
 
-def _cut(blocks: list[bytes], at: int) -> int | None:
-    """Return where in the last block, from `at` on, the first row begins that is not of the instant before it."""
+def _cut(blocks: list[bytes], least: int, most: int) -> tuple[int, bool] | None:
+    """
+    Return where in the last block the first row begins that belongs to the next frame, or is not waited for.
+
+    That is from `least` on the first of another instant than the one before, and from `most` on any row; then more of
+    the same frame may follow.
+    """
     block = blocks[-1]
-    if at > 0:
-        at = block.find(b"\n", at - 1) + 1
-        before = created_at(block, block.rfind(b"\n", 0, at - 1) + 1)
-    else:
-        at, before = 0, last_created(blocks[-2])
+    at = block.find(b"\n", least - 1) + 1 if least > 0 else 0
+    created = last_created(block[:at] if at else blocks[-2])
     while at < len(block):
-        end = block.index(b"\t", at)
-        if block[at:end].decode() != before:
-            return at
-        at = block.index(b"\n", end) + 1
+        if (following := created_at(block, at)) != created:
+            return at, False
+        if at >= most:
+            return at, True
+        created = following
+        at = block.index(b"\n", at) + 1
     return None

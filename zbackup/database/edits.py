@@ -16,6 +16,7 @@ from psycopg import sql
 
 from zbackup.archive.plan import RestorePlan, first_of
 from zbackup.archive.rows import rows_until
+from zbackup.archive.sound import rows_of
 from zbackup.database.cut import find_withheld, stage_after
 from zbackup.database.export import ORDER, relation
 from zbackup.database.fill import without_triggers
@@ -211,7 +212,8 @@ def _stage_added(connection: Connection, plan: RestorePlan, at: datetime, read: 
         if first_of(chunk) > at:
             continue
         connection.execute(sql.SQL("TRUNCATE {}").format(_COMING))
-        _copy(connection, plan.table, (rows_until(frame, at) for frame in read(chunk)))
+        with rows_of(chunk.name):
+            _copy(connection, plan.table, (rows_until(frame, at) for frame in read(chunk)))
         connection.execute(
             sql.SQL(
                 """INSERT INTO {new} ({columns}, why) SELECT {columns}, {why} FROM {coming} c
