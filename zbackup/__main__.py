@@ -18,7 +18,7 @@ COLLECT_AFTER = 200_000
 # Memory of a frame's size is taken and let go by the thousand. glibc gives back to the system what is larger than the
 # largest that was given back before, at first 128 KiB (mallopt(3), M_MMAP_THRESHOLD), and the next one is then faulted
 # in page by page: a fifth of what `verify --full` took.
-KEPT_BYTES = 8 << 20
+KEPT_BYTES = 4 << 20
 
 
 def main() -> None:
