@@ -167,8 +167,8 @@ def test_without_numpy_rows_are_read_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "numpy/__init__.py").write_text("raise RuntimeError('NumPy was built with baseline optimizations')")
     program = """
 import sys
-from zbackup.archive.facts import FIELDS, inspect_frame
-print(FIELDS, inspect_frame(sys.stdin.buffer.read(), None))
+from zbackup.archive.facts import inspect_frame, numpy_fields
+print(numpy_fields(), inspect_frame(sys.stdin.buffer.read(), None))
 """
     rows = b"".join(history(10))
 

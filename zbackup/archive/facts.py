@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from functools import reduce
+from functools import cache, reduce
 from typing import TYPE_CHECKING
 
 from zbackup.archive.chunk import FrameFacts
@@ -19,18 +19,6 @@ from zbackup.event import Cursor, cursor_of, key_of, parse_position, unescape
 if TYPE_CHECKING:
     from zbackup.archive.fields import Fields
 
-
-def _fields() -> type[Fields] | None:
-    """Load numpy, which needs a processor of this side of 2009 (x86-64-v2); some virtual ones are not."""
-    try:
-        from zbackup.archive.fields import Fields
-    except (ImportError, RuntimeError):
-        return None
-    return Fields
-
-
-FIELDS = _fields()
-"""None: rows are read one by one, which takes longer"""
 
 # Frames are looked at in parts of one to two times this size, lest what numpy makes of small rows takes much memory.
 PART_BYTES = FRAME_BYTES
@@ -80,9 +68,29 @@ def _parts(rows: bytes) -> Iterator[bytes]:
 
 
 def _facts_of(rows: bytes) -> FrameFacts:
-    if FIELDS is None or len(rows) > _VECTOR_BYTES:
-        return facts_one_by_one(rows)
-    return facts_at_once(FIELDS(rows), rows)
+    fields = _fields_of(rows)
+    return facts_one_by_one(rows) if fields is None else facts_at_once(fields, rows)
+
+
+def _fields_of(rows: bytes) -> Fields | None:
+    """Find the fields with numpy; None where rows are to be read one by one."""
+    kind = numpy_fields() if len(rows) <= _VECTOR_BYTES else None
+    return None if kind is None else kind(rows)
+
+
+@cache
+def numpy_fields() -> type[Fields] | None:
+    """
+    Load numpy, once rows are looked at: what looks at none starts without it.
+
+    None where it cannot be loaded: it needs a processor of this side of 2009 (x86-64-v2), which some virtual ones are
+    not. It takes longer then.
+    """
+    try:
+        from zbackup.archive.fields import Fields
+    except (ImportError, RuntimeError):
+        return None
+    return Fields
 
 
 def facts_one_by_one(rows: bytes) -> FrameFacts:
@@ -134,7 +142,8 @@ def _joined(one: FrameFacts, other: FrameFacts) -> FrameFacts:
 
 
 def _least_of(rows: bytes) -> Iterable[tuple[bytes, int]]:
-    if FIELDS is not None and len(rows) <= _VECTOR_BYTES and (found := FIELDS(rows).least(3, 5, 6)) is not None:
+    fields = _fields_of(rows)
+    if fields is not None and (found := fields.least(3, 5, 6)) is not None:
         return found.items()
     keys = map(key_of, split_rows(rows))
     return ((b"\t".join(key[3:6]), int(key[6])) for key in keys)

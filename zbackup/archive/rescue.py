@@ -20,6 +20,7 @@ import zstandard
 
 from zbackup.archive import codec
 from zbackup.archive.chunk import TRAILER_MARK, Frame, FrameFacts, Trailer
+from zbackup.archive.facts import inspect_frame
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import first_of, last_of
 from zbackup.errors import ArchiveError
@@ -137,9 +138,6 @@ def _describes(trailer: Trailer, ref: ChunkRef) -> bool:
 
 def _facts(raw: bytes, ref: ChunkRef, after: Cursor | None) -> FrameFacts | None:
     """Inspect a frame; None when its rows are not in order, or not where the chunk's are."""
-    # It loads numpy, which a plan of what is whole does without.
-    from zbackup.archive.facts import inspect_frame
-
     try:
         facts = inspect_frame(raw, after)
     except (ValueError, IndexError, ArithmeticError):

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from zbackup.archive.facts import least_sequences
 from zbackup.archive.rows import rows_until, split_rows
 from zbackup.event import MICROSECOND, Cursor, parse_instant, unescape
 
@@ -103,9 +104,6 @@ class LeastAfter:
         if started is not None:
             self.migrated = max(started, self.migrated or started)
             self.least.clear()
-        # It loads numpy, which a plan and a restore without a cut do without.
-        from zbackup.archive.facts import least_sequences
-
         if rows := self._counted(frame):
             least = self.least
             for key, sequence in least_sequences(rows).items():

@@ -18,6 +18,7 @@ import psycopg
 from psycopg import sql
 
 from zbackup.archive.chunk import texts
+from zbackup.archive.facts import inspect_frame
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import PlannedChunk, RestorePlan
 from zbackup.archive.rows import rows_until
@@ -95,9 +96,6 @@ class _Sent:
     def pick(self, frame: bytes) -> bytes:
         if self._at is None:
             return frame
-        # It loads numpy, which a plan and a restore without a cut do without.
-        from zbackup.archive.facts import inspect_frame
-
         picked = rows_until(frame, self._at)
         if picked:
             facts = inspect_frame(picked, self._last)
