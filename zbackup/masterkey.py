@@ -15,7 +15,7 @@ from itertools import islice
 from zbackup.archive import find
 from zbackup.archive.archive import Archive
 from zbackup.archive.manifest import ChunkRef, Manifest
-from zbackup.archive.rows import split_rows
+from zbackup.archive.rows import rows_in
 from zbackup.archive.sound import rows_of
 from zbackup.check import Check, fail, ok, warn
 from zbackup.database import encrypted
@@ -122,10 +122,9 @@ def _captured_keys(archive: Archive, manifest: Manifest) -> dict[str, str]:
             with rows_of(".".join(KEYS)):
                 key_id, key = table.columns.index("id"), table.columns.index("key")
                 for part in table.parts:
-                    for frame in archive.read_object(part):
-                        for row in split_rows(frame):
-                            fields = row.rstrip(b"\n").split(b"\t")
-                            keys[unescape(fields[key_id]).decode()] = unescape(fields[key]).decode()
+                    for row in rows_in(archive.read_object(part)):
+                        fields = row.rstrip(b"\n").split(b"\t")
+                        keys[unescape(fields[key_id]).decode()] = unescape(fields[key]).decode()
     return keys
 
 

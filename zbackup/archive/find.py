@@ -6,14 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
-from itertools import chain, islice
-from typing import Literal
+from itertools import islice
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import Frame
 from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.archive.plan import first_of, last_of
-from zbackup.archive.rows import split_rows
+from zbackup.archive.rows import rows_in
 from zbackup.archive.sound import rows_of
 from zbackup.event import Cursor, cursor_of, parse_instant
 
@@ -101,8 +100,8 @@ def near(
     `before` and `after` are chunks that hold rows on the one and on the other side, each nearest first.
     """
     return (
-        _take(archive, before, lambda frame: parse_instant(frame.first) <= at, lambda event: event <= at, nearest=-1),
-        _take(archive, after, lambda frame: parse_instant(frame.last) > at, lambda event: event > at, nearest=0),
+        _take(archive, before, lambda frame: parse_instant(frame.first) <= at, lambda when: when <= at, backwards=True),
+        _take(archive, after, lambda frame: parse_instant(frame.last) > at, lambda when: when > at, backwards=False),
     )
 
 
@@ -112,17 +111,17 @@ def _take(
     wanted: Callable[[Frame], bool],
     counts: Callable[[datetime], bool],
     *,
-    nearest: Literal[0, -1],
+    backwards: bool,
 ) -> list[Cursor]:
     """Return the events that count, nearest ones, of the first frames that are wanted."""
     found: list[Cursor] = []
     left = NEAR_FRAMES
     for chunk in chunks:
         frames = archive.trailer(chunk).frames
-        for frame in filter(wanted, frames if nearest == 0 else reversed(frames)):
+        for frame in filter(wanted, reversed(frames) if backwards else frames):
             events = (cursor for cursor in _cursors(archive, chunk, frame) if counts(cursor.created_at))
             room = NEAR_EVENTS - len(found)
-            found += islice(events, room) if nearest == 0 else deque(events, room)
+            found += deque(events, room) if backwards else islice(events, room)
             left -= 1
             if not left or len(found) == NEAR_EVENTS:
                 return found
@@ -135,4 +134,4 @@ def _cursors(archive: Archive, chunk: ChunkRef, frame: Frame) -> Iterator[Cursor
 
 
 def _rows(archive: Archive, chunk: ChunkRef, frame: Frame) -> Iterator[bytes]:
-    return chain.from_iterable(map(split_rows, archive.frame(chunk, frame)))
+    return rows_in(archive.frame(chunk, frame))
