@@ -20,7 +20,7 @@ from zbackup.archive.plan import PlannedCapture, PlannedChunk, RestorePlan, read
 from zbackup.archive.rows import split_rows
 from zbackup.archive.withhold import EXEMPT
 from zbackup.database.edits import EVENTS, make_stage, same_key
-from zbackup.database.export import copy_out, relation
+from zbackup.database.export import copy_blocks, copy_out, relation
 from zbackup.database.load import Counts, Read
 from zbackup.database.target import Connection, columns, one_row, restoring
 from zbackup.event import Cursor
@@ -75,8 +75,8 @@ def share(connection: Connection, other: Connection, plan: RestorePlan) -> None:
         there = sql.Identifier("pg_temp", name)
         with other.transaction(), other.cursor() as cursor:
             with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(there)) as copy:
-                for row in copy_out(connection, sql.SQL("COPY {} TO STDOUT").format(there)):
-                    copy.write(row)
+                for block in copy_blocks(connection, sql.SQL("COPY {} TO STDOUT").format(there)):
+                    copy.write(block)
             cursor.execute(sql.SQL("ANALYZE {}").format(there))
 
 

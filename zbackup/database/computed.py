@@ -15,12 +15,9 @@ from decimal import Decimal
 from psycopg import sql
 
 from zbackup.database.edits import EVENTS, same_key
-from zbackup.database.export import ORDER, copy_out
+from zbackup.database.export import ORDER, copy_blocks
 from zbackup.database.target import Connection, claim, columns, note, noted, one_row
 from zbackup.source import EventTable
-
-FRAME_BYTES = 1 << 20
-"""so much of rows is handed on at once"""
 
 # A row that no event exceeds: the next position that a microsecond clock can give.
 EPSILON = Decimal("0.000001")
@@ -200,19 +197,9 @@ def read_events(
     query = sql.SQL("SELECT {} FROM {} e WHERE {} ORDER BY {}").format(
         columns(table), EVENTS, sql.SQL(" AND ").join(conditions), ORDER
     )
-    rows: list[bytes] = []
-    size = 0
     with connection.transaction():
         connection.execute("SELECT set_config('work_mem', '128MB', true)")
-        for row in copy_out(connection, sql.SQL("COPY ({}) TO STDOUT").format(query)):
-            rows.append(row)
-            size += len(row)
-            del row
-            if size >= FRAME_BYTES:
-                yield b"".join(rows)
-                rows, size = [], 0
-    if rows:
-        yield b"".join(rows)
+        yield from copy_blocks(connection, sql.SQL("COPY ({}) TO STDOUT").format(query))
 
 
 def missing_assets(connection: Connection) -> bool:
