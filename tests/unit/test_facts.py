@@ -59,6 +59,16 @@ def test_both_ways_say_the_same(rows: list[bytes], random: Random) -> None:
         assert parts == found or (isinstance(parts, str) and isinstance(found, str))
 
 
+@given(histories)
+def test_rows_are_counted_alike(rows: list[bytes]) -> None:
+    """
+    With numpy or without, a block has as many rows as it has newlines.
+    """
+    for number in range(len(rows) + 1):
+        block = b"".join(rows[:number])
+        assert facts.count_rows(block) == Fields.count(block) == number
+
+
 @pytest.mark.parametrize(
     "one_after_the_other",
     [

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import Frame, Trailer
+from zbackup.archive.facts import count_rows
 from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import first_of, last_of
 from zbackup.archive.rows import split_rows
@@ -129,7 +130,7 @@ def _pieces(archive: Archive, chunk: ChunkRef, frame: Frame) -> Iterator[bytes]:
     """Read a frame; proved to be what the trailer says when the iteration has ended."""
     rows, first, last = 0, b"", b""
     for piece in archive.frame(chunk, frame):
-        rows += piece.count(b"\n")
+        rows += count_rows(piece)
         first = first or piece[:64]
         at = piece.rfind(b"\n", 0, len(piece) - 1) + 1
         last = piece[at : at + 64] if piece.endswith(b"\n") else b""

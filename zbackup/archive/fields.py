@@ -66,6 +66,10 @@ class Fields:
         self._rows = rows + bytes(short) if short > 0 else rows
         self._seen = np.frombuffer(self._rows, np.uint8) if short > 0 else seen
 
+    @staticmethod
+    def count(rows: bytes) -> int:
+        return int(np.count_nonzero(np.frombuffer(rows, np.uint8) == _NEWLINE))
+
     def row(self, at: int) -> bytes:
         return self._rows[self._begin[at] : self._close[at] + 1]
 

@@ -13,6 +13,7 @@ import zstandard
 
 from zbackup.archive import codec, sound
 from zbackup.archive.chunk import HEADER_MAGIC, ROW_BYTES, TRAILER_MAGIC, TRAILER_MARK, Header, Trailer
+from zbackup.archive.facts import count_rows
 from zbackup.archive.frames import HINT, RECORD_BYTES, decoded, pieces
 from zbackup.archive.manifest import ChunkRef
 from zbackup.errors import Damaged
@@ -82,7 +83,7 @@ class ChunkReader:
             for piece in pieces(self._blocks(), self._name, self._row_bytes):
                 self._raw.update(piece)
                 raw += len(piece)
-                rows += piece.count(b"\n")
+                rows += count_rows(piece)
                 yield piece
                 del piece
             found.append((begin, self._place - begin, raw, rows))

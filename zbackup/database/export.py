@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import pq, sql
 
+from zbackup.archive.facts import count_rows
 from zbackup.archive.rows import HUGE_BYTES, rows_in
 from zbackup.errors import SourceError
 from zbackup.event import BEGINNING, END, Cursor
@@ -176,7 +177,7 @@ def digest_of(blocks: Iterable[bytes]) -> tuple[str, int]:
     digest, number = hashlib.sha256(), 0
     for block in blocks:
         digest.update(block)
-        number += block.count(b"\n")
+        number += count_rows(block)
         del block
     return digest.hexdigest(), number
 
