@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from zbackup.__main__ import COLLECT_AFTER
+from zbackup.__main__ import FOLLOWING_COLLECT_AFTER
 
 pytest_plugins = [
     "tests.fix_archive",
@@ -28,7 +28,7 @@ pytest_plugins = [
     "tests.fix_damage",
 ]
 
-gc.set_threshold(COLLECT_AFTER)  # as the program does
+gc.set_threshold(FOLLOWING_COLLECT_AFTER)  # as the program does that runs for long
 
 
 def _look(descriptor: int) -> None:

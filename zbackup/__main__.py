@@ -12,8 +12,10 @@ from zbackup.stop import Stop
 
 # Objects come by the million, and none of them is in a cycle: a collection every 700, the default, took half of the
 # time that a fold takes (docs/decisions/0005-speed.md). Loading the program alone makes 100 000, of which one that
-# came before the first command would look at each.
-COLLECT_AFTER = 200_000
+# came before the first command would look at each; a plan of 100 000 chunks holds 400 000. What runs for weeks keeps
+# less garbage.
+COLLECT_AFTER = 1_000_000
+FOLLOWING_COLLECT_AFTER = 200_000
 
 # Memory of a frame's size is taken and let go by the thousand. glibc gives back to the system what is larger than the
 # largest that was given back before, at first 128 KiB (mallopt(3), M_MMAP_THRESHOLD), and the next one is then faulted
@@ -34,6 +36,7 @@ def main() -> None:
         return
     stop = None
     if next((word for word in sys.argv[1:] if not word.startswith("-")), "") == "follow":
+        gc.set_threshold(FOLLOWING_COLLECT_AFTER)
         stop = asked_early()
     from zbackup.cli.main import run
 
