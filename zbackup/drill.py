@@ -62,7 +62,7 @@ OWNER = "zitadel"
 """of the database on a server of ours: code of the archive is not to run as a superuser"""
 
 _STEPS = {
-    "connect": "plan", "analyze": "index", "edits": "tables", "constraints": "tables", "schema": "tables",
+    "connect": "plan", "edits": "tables", "constraints": "tables", "schema": "tables",
 }  # fmt: skip
 """Steps of a restore that are counted under another name."""
 

@@ -97,7 +97,8 @@ def recover(
         with session(dsn) as other:
             share(connection, other, plan)
             # The constraints keep a core of ours busy, all else one of the server's.
-            with beside(other, lambda _: constraints_at(other, archive, plan, table, base, spool)) as coming:
+            with beside(other) as works:
+                coming = works.do(lambda _: constraints_at(other, archive, plan, table, base, spool))
                 schedule, version, external = _system(connection, plan, found)
                 needed = migrations.newest(version, migrations.zitadel_version(schedule.kept))
                 unchanged = table if as_captured(base) else None

@@ -23,7 +23,6 @@ from zbackup.archive.plan import RestorePlan
 from zbackup.database.claim import changed_since, check_server, examine, give_up, strangers, take
 from zbackup.database.connection import Connection, target_errors
 from zbackup.database.identity import read_collation
-from zbackup.database.load import build, load
 from zbackup.database.mode import Target, find_target
 from zbackup.database.publish import check_positions, publish
 from zbackup.database.target import ASIDE, SCHEMA, Receipt, Run, lock, session, unfinished
@@ -35,8 +34,8 @@ from zbackup.missing import warnings as damage
 from zbackup.moment import Instant, OfBackup, RestorePoint
 from zbackup.plan import resolve, with_readable, with_schema
 from zbackup.progress import Report, Step, Warned, silent
-from zbackup.prove import prove_and_stage
 from zbackup.recover import Recovered, make_room, recover
+from zbackup.replay import replay
 from zbackup.salvage import Salvage, fit, missing_of, persist, warn
 from zbackup.source import EventTable, collation_text
 from zbackup.survey import Survey, UnitOptions, refuse, survey
@@ -156,19 +155,18 @@ def restore(
             report(Warned(f"{taken.moved_aside} events of the system were moved to {SCHEMA}.{ASIDE}"))
         if found is not None and found.mode == "prepared":
             make_room(connection, found)
-        load(target, connection, plan, archive.read, options.jobs, report)
-        warnings = build(target, connection, _built(plan, found), options.jobs, report)
-        rows, cut = prove_and_stage(
-            archive, target, connection, plan, jobs=options.jobs, proof=options.proof, report=report
-        )
-        recovered = None
+        events = replay(
+            archive, target, connection, plan, _built(plan, found),
+            jobs=options.jobs, proof=options.proof, report=report,
+        )  # fmt: skip
+        warnings, recovered = events.warnings, None
         if found is not None:
             recovered = recover(
                 archive, target, connection, plan, found, jobs=options.jobs, proof=options.proof, report=report
             )
             warnings += recovered.warnings
         receipt = publish(
-            connection, plan, taken, rows, cut, options.proof, report,
+            connection, plan, taken, events.rows, events.cut, options.proof, report,
             needed=recovered.zitadel_needed if recovered else None,
             external=recovered.external if recovered else None,
         )  # fmt: skip
@@ -176,7 +174,7 @@ def restore(
         plan,
         receipt,
         began,
-        withheld_events=cut.withheld_events,
+        withheld_events=events.cut.withheld_events,
         recovered=recovered,
         warnings=warnings,
         auth_requests=options.unit.auth_requests,

@@ -32,7 +32,8 @@ def test_what_breaks_off_ends_the_statement_beside_it(database: str) -> None:
         pid = other.info.backend_pid
         running = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND query = '{LONG}' AND state = 'active'"
 
-        with pytest.raises(Stops), beside(other, lambda _: sleeping(other, failed)):
+        with pytest.raises(Stops), beside(other) as works:
+            works.do(lambda _: sleeping(other, failed))
             while not one(database, running):
                 assert not failed
             raise Stops
@@ -54,7 +55,8 @@ def test_what_breaks_off_between_two_statements_ends_the_next_one(database: str)
         sleeping(other, failed)
 
     with session(database) as other:
-        with pytest.raises(Stops), beside(other, work):
+        with pytest.raises(Stops), beside(other) as works:
+            works.do(work)
             raise Stops
 
         assert "user request" in str(failed[0])
@@ -67,9 +69,25 @@ def test_what_the_work_raises_is_raised_to_who_asks(database: str) -> None:
     with (
         session(database) as other,
         pytest.raises(psycopg.errors.DivisionByZero),
-        beside(other, lambda _: other.execute("SELECT 1 / 0")) as coming,
+        beside(other) as works,
     ):
-        coming.result()
+        works.do(lambda _: other.execute("SELECT 1 / 0")).result()
+
+
+def test_what_has_not_begun_never_begins(database: str) -> None:
+    """
+    Works follow one another; those that wait when the block breaks off are forgotten.
+    """
+    done: list[str] = []
+    failed: list[psycopg.Error] = []
+    with session(database) as other:
+        with pytest.raises(Stops), beside(other) as works:
+            works.do(lambda _: done.append("first")).result()
+            works.do(lambda _: sleeping(other, failed))
+            works.do(lambda _: done.append("third"))
+            raise Stops
+
+        assert done == ["first"]
 
 
 def test_a_reader_stops_at_the_next_frame() -> None:

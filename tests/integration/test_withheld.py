@@ -215,7 +215,7 @@ def random_history(seed: int) -> list[bytes]:
 def in_sql(connection: psycopg.Connection[Any], archive: Archive, at: datetime) -> set[Key]:
     """Load what is at or before an instant, and let the restore's own SQL choose."""
     made = resolve(archive, Instant(at, instant_text(at)))
-    connection.execute("DROP TABLE IF EXISTS eventstore.events2_restoring, zbackup_least, zbackup_withheld")
+    connection.execute("DROP TABLE IF EXISTS eventstore.events2_restoring, zbackup_after, zbackup_withheld")
     connection.execute("CREATE TABLE eventstore.events2_restoring (LIKE eventstore.events2 INCLUDING INDEXES)")
     connection.execute(
         "INSERT INTO eventstore.events2_restoring SELECT * FROM eventstore.events2 WHERE created_at <= %s", (at,)

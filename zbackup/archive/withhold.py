@@ -100,15 +100,18 @@ class LeastAfter:
 
     def add(self, frame: bytes) -> bool:
         """Note the rows of a frame; return whether what was taken away before is void: the migration started."""
-        started = self._migration(frame)
+        found = self._least_of(frame)
+        # The migration's start is an event of that aggregate.
+        started = self._migration(frame) if _EXEMPT_KEY in found else None
         if started is not None:
             self.migrated = max(started, self.migrated or started)
             self.least.clear()
-        if rows := self._counted(frame):
-            least = self.least
-            for key, sequence in least_sequences(rows).items():
-                if sequence < least.get(key, sequence + 1) and key != _EXEMPT_KEY:
-                    least[key] = sequence
+            found = self._least_of(frame)
+        least = self.least
+        for key, sequence in found.items():
+            if sequence < least.get(key, sequence + 1):
+                least[key] = sequence
+        least.pop(_EXEMPT_KEY, None)
         return started is not None
 
     def take(self) -> dict[bytes, int]:
@@ -116,10 +119,11 @@ class LeastAfter:
         taken, self.least = self.least, {}
         return taken
 
-    def _counted(self, frame: bytes) -> bytes:
-        """Return the rows that count; rows come in order."""
+    def _least_of(self, frame: bytes) -> dict[bytes, int]:
+        """Read the rows that count; rows come in order."""
         start = self.at if self.migrated is None else max(self.at, self.migrated - MICROSECOND)
-        return rows_until(frame, self.until)[len(rows_until(frame, start)) :]
+        rows = rows_until(frame, self.until)[len(rows_until(frame, start)) :]
+        return least_sequences(rows) if rows else {}
 
     def _migration(self, frame: bytes) -> datetime | None:
         if MIGRATION.encode() not in frame:

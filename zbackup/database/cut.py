@@ -25,7 +25,6 @@ from zbackup.progress import Advance, Report
 AGGREGATES_AT_ONCE = 200_000
 
 _AFTER = sql.Identifier("zbackup_after")
-_LEAST = sql.Identifier("zbackup_least")
 _WITHHELD = sql.Identifier("zbackup_withheld")
 
 _KEYS = sql.SQL(", ").join(map(sql.Identifier, KEY_COLUMNS))
@@ -33,11 +32,14 @@ _AGGREGATE = sql.SQL("instance_id, aggregate_type, aggregate_id")
 
 
 def stage_after(connection: Connection, plan: RestorePlan, at: datetime, read: Read, report: Report) -> None:
-    """Put the least sequence after T of each aggregate into a temporary table of the session."""
+    """
+    Put the least sequence after T of each aggregate into a temporary table of the session.
+
+    Where there are many aggregates it may have some of them again, with a larger one, which changes nothing.
+    """
     connection.execute(
         sql.SQL(
-            """CREATE TEMPORARY TABLE {}
-                   (instance_id text, aggregate_type text, aggregate_id text, "sequence" bigint)"""
+            "CREATE TEMPORARY TABLE {} (instance_id text, aggregate_type text, aggregate_id text, least bigint)"
         ).format(_AFTER)
     )
     read_too = (*plan.after, *plan.added)
@@ -47,13 +49,6 @@ def stage_after(connection: Connection, plan: RestorePlan, at: datetime, read: R
     # Rows that amendments added later count as far as the answering backup could have seen them.
     least.until = plan.snapshot
     _stage(connection, plan.added, read, least, report, total)
-    connection.execute(
-        sql.SQL("""CREATE TEMPORARY TABLE {} AS SELECT {}, min("sequence") AS least FROM {} GROUP BY {}""").format(
-            _LEAST, _AGGREGATE, _AFTER, _AGGREGATE
-        )
-    )
-    connection.execute(sql.SQL("DROP TABLE {}").format(_AFTER))
-    connection.execute(sql.SQL("ANALYZE {}").format(_LEAST))
 
 
 def _stage(
@@ -72,7 +67,8 @@ def _stage(
                 connection.execute(sql.SQL("TRUNCATE {}").format(_AFTER))
             if len(least.least) >= AGGREGATES_AT_ONCE:
                 _send(connection, least)
-            report(Advance(frame.count(b"\n"), len(frame), *total))
+            report(Advance(0, len(frame), *total))
+        report(Advance(chunk.rows, 0, *total))
     _send(connection, least)
 
 
@@ -97,8 +93,11 @@ def find_withheld(connection: Connection, events: sql.Composable) -> int:
             _WITHHELD
         )
     )
-    number, found = 0, _insert(connection, events, 0, _LEAST, _AGGREGATE)
-    new = found
+    with connection.transaction():
+        # All events are read once, past a table of the aggregates; merging would sort these, and read along the key.
+        connection.execute("SELECT set_config('work_mem', '64MB', true), set_config('enable_mergejoin', 'off', true)")
+        found = _insert(connection, events, 0, _AFTER, _AGGREGATE)
+    number, new = 0, found
     while new:
         connection.execute(sql.SQL("ANALYZE {}").format(_WITHHELD))
         last = sql.SQL("{} WHERE round = {}").format(_WITHHELD, sql.Literal(number))

@@ -66,13 +66,18 @@ class Cut:
     """cursors of the first"""
 
 
-def stage(connection: Connection, plan: RestorePlan, read: Read, report: Report) -> Cut:
-    """Make the temporary tables and note what T asks for: late rows of amendments, and events to withhold."""
-    table = restoring(plan.table)
-    make_stage(connection, table)
+def prepare(connection: Connection, plan: RestorePlan, read: Read, report: Report) -> None:
+    """Make the temporary tables, and read what lies after T."""
+    make_stage(connection, restoring(plan.table))
+    if plan.at is not None:
+        stage_after(connection, plan, plan.at, read, report)
+
+
+def stage(connection: Connection, plan: RestorePlan, read: Read) -> Cut:
+    """Note what T asks for: late rows of amendments, and events to withhold; the table has its indexes by now."""
     if plan.at is None:
         return Cut(0, 0, ())
-    stage_after(connection, plan, plan.at, read, report)
+    table = restoring(plan.table)
     added = _stage_added(connection, plan, plan.at, read)
     withheld = find_withheld(connection, _LOADED if added else relation(table))
     listed = _first_withheld(connection)

@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg import sql
 
-from zbackup.archive.plan import RestorePlan
+from zbackup.archive.plan import RestorePlan, first_of
 from zbackup.database import edits
 from zbackup.database.edits import Cut
 from zbackup.database.export import relation
@@ -30,6 +30,7 @@ from zbackup.database.target import (
     restoring,
 )
 from zbackup.errors import TargetRefused
+from zbackup.event import BEGINNING
 from zbackup.progress import Report, Step
 
 # CockroachDB's positions are nanoseconds since the epoch, PostgreSQL's seconds; none comes near this border.
@@ -119,17 +120,19 @@ def check_positions(connection: Connection, plan: RestorePlan) -> None:
 
 def _greatest(connection: Connection, plan: RestorePlan) -> list[Decimal]:
     """
-    Return the greatest positions, of either scale.
+    Return the greatest positions, of either scale, of what T cut and what amendments added.
 
-    Nothing to ask where only whole chunks were loaded: those were checked before.
+    Chunks that were loaded as they are were checked before.
     """
-    if plan.at is None:
+    cut = [first_of(chunk.ref) for chunk in plan.chunks if chunk.cut]
+    if not cut and not plan.added:
         return []
+    since = BEGINNING if plan.added else min(cut)
     found = one_row(
         connection,
         sql.SQL(
             """SELECT max("position") FILTER (WHERE "position" <= {0}), max("position") FILTER (WHERE "position" > {0})
-                 FROM {1}"""
-        ).format(sql.Literal(NANOSECONDS), relation(restoring(plan.table))),
+                 FROM {1} WHERE created_at >= {2}"""
+        ).format(sql.Literal(NANOSECONDS), relation(restoring(plan.table)), sql.Literal(since)),
     )
     return [position for position in found if position is not None]

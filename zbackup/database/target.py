@@ -236,24 +236,39 @@ def each(dsn: str, jobs: int, items: Iterable[T], work: Callable[[Connection, T]
                 raise
 
 
-@contextlib.contextmanager
-def beside(connection: Connection, work: Callable[[threading.Event], T]) -> Generator[Future[T]]:
-    """
-    Work with a session in a thread of its own while the block goes on; who wants the result asks the future.
+class Beside:
+    """Works with a session in a thread of its own, one thing after the other."""
 
-    What ends the block before sets the event, cancels what the session runs, and is raised when the work has ended.
-    """
-    stop = threading.Event()
-    with ThreadPoolExecutor(1, thread_name_prefix="restore") as pool:
-        future = pool.submit(work, stop)
-        try:
-            yield future
-        except BaseException:
-            stop.set()
+    def __init__(self, connection: Connection, pool: ThreadPoolExecutor) -> None:
+        self._connection, self._pool = connection, pool
+        self._stop = threading.Event()
+        self._futures: list[Future[Any]] = []
+
+    def do(self, work: Callable[[threading.Event], T]) -> Future[T]:
+        """Do it when what was asked for before is done; the event tells it to end early."""
+        future = self._pool.submit(work, self._stop)
+        self._futures.append(future)
+        return future
+
+    def end(self) -> None:
+        """Let nothing more begin, cancel what the session runs, and wait until that has ended."""
+        self._stop.set()
+        begun = [future for future in self._futures if not future.cancel()]
+        while not all(future.done() for future in begun):
             # Again and again: it may be between two statements.
-            while not future.done():
-                cancel([connection])
-                wait([future], timeout=CANCEL_AGAIN.total_seconds())
+            cancel([self._connection])
+            wait(begun, timeout=CANCEL_AGAIN.total_seconds())
+
+
+@contextlib.contextmanager
+def beside(connection: Connection) -> Generator[Beside]:
+    """Let a thread work with a session while the block goes on; what ends the block before ends that, too."""
+    with ThreadPoolExecutor(1, thread_name_prefix="restore") as pool:
+        works = Beside(connection, pool)
+        try:
+            yield works
+        except BaseException:
+            works.end()
             raise
 
 

@@ -1,13 +1,13 @@
 """
-Prove the loaded events, and stage what T asks for.
+Bring the events back, up to the publication: load them, give them key and indexes, prove them, stage what T asks for.
 
-The proof waits for the server; what T asks for is told by the keys of the rows after it, which are read here. So
-with a T the two go on side by side.
+What T asks for is told by the keys of the rows after it. They are read while the server builds; which events to
+withhold is asked beside the proof.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event, Lock
 
@@ -17,42 +17,57 @@ from zbackup.archive.plan import RestorePlan
 from zbackup.database import edits
 from zbackup.database.connection import Connection
 from zbackup.database.edits import Cut
-from zbackup.database.load import stoppable
+from zbackup.database.load import analyze, build, load, stoppable
 from zbackup.database.proof import Proof, prove
 from zbackup.database.target import beside, session
 from zbackup.progress import Advance, Progress, Report, Step
+from zbackup.source import EventTable
 
 
-def prove_and_stage(
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The events as they were loaded and proven, and what publishing is to change about them."""
+
+    rows: int
+    cut: Cut
+    warnings: tuple[str, ...]
+
+
+def replay(
     archive: Archive,
     dsn: str,
     connection: Connection,
     plan: RestorePlan,
+    table: EventTable,
     *,
     jobs: int,
     proof: Proof,
     report: Report,
-) -> tuple[int, Cut]:
+) -> Replayed:
     """
-    Return the number of rows that were proven, and what T asks for, staged in the session.
+    Do it, but for what the ledger says is done; what T asks for is staged in the session.
 
-    Raises TargetError for what does not hold what was loaded, Damaged.
+    `table` tells key and indexes. Raises TargetError for a table that does not hold what was loaded, Damaged.
     """
-    counts = partial(find.counts, archive)
-    if plan.at is None:
-        rows = prove(dsn, connection, plan, counts, proof, jobs, report)
-        report(Step("edits"))
-        return rows, edits.stage(connection, plan, archive.read, report)
     held = _Held(report)
 
-    def stage(stop: Event) -> Cut:
-        return edits.stage(connection, plan, stoppable(archive.read, stop), held)
+    def prepare(stop: Event) -> None:
+        edits.prepare(connection, plan, stoppable(archive.read, stop), held)
 
-    with session(dsn) as other, beside(connection, stage) as staging:
-        rows = prove(dsn, other, plan, counts, proof, jobs, report)
+    def stage(stop: Event) -> Cut:
+        prepared.result()
+        analyze(connection, plan.table)
+        return edits.stage(connection, plan, stoppable(archive.read, stop))
+
+    load(dsn, connection, plan, archive.read, jobs, report)
+    with session(dsn) as other, beside(connection) as works:
+        prepared = works.do(prepare)
+        warnings = build(dsn, other, table, jobs, report)
+        staged = works.do(stage)
+        rows = prove(dsn, other, plan, partial(find.counts, archive), proof, jobs, report)
         report(Step("edits"))
         held.release()
-        return rows, staging.result()
+        return Replayed(rows, staged.result(), tuple(warnings))
 
 
 class _Held:
