@@ -16,6 +16,7 @@ from datetime import datetime
 from zbackup import check_zitadel
 from zbackup.archive import names
 from zbackup.archive.archive import Archive
+from zbackup.archive.facts import numpy_fields
 from zbackup.archive.table import PART_BYTES
 from zbackup.check import Check, Verdict, fail, failed, ok, sized, skipped, tried, warn
 from zbackup.check_source import SourceChecks
@@ -92,6 +93,7 @@ def doctor(
                 checks.append(failed("source", error))
         finally:
             looks.close()
+    checks.append(_numpy())
     checks.append(_spool(spool, jobs, size))
     checks.append(_clocks(skew, probes.clock_skew if probes else None))
     if source is not None:
@@ -162,6 +164,16 @@ def _masterkey(store: Store | None, masterkey: bytes, report: Report) -> Check:
     if head is None:
         return skipped("masterkey", "the archive holds no backup yet")
     return judged(check_archive(archive, archive.manifest(head), masterkey, report))
+
+
+def _numpy() -> Check:
+    if numpy_fields() is None:
+        return warn(
+            "numpy",
+            "numpy cannot be loaded here: rows are read one by one, which takes longer",
+            "`python -c 'import numpy'` says why; its wheels need a processor with x86-64-v2.",
+        )
+    return ok("numpy", "rows are read many at a time")
 
 
 def _spool(spool: str | None, jobs: int, events_bytes: int | None) -> Check:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -106,7 +110,7 @@ def test_all_is_well(archive: Archive, zitadel: str) -> None:
     assert set(verdicts) == {
         "store", "read-back", "listing", "range read", "create-only", "checksum", "archive",
         "source", "pooler", "events", "zitadel", "tables", "rights", "sessions", "track_activities", "prepared",
-        "replication", "horizon", "timeouts", "pg_dump", "spool", "clocks", "assets", "masterkey",
+        "replication", "horizon", "timeouts", "pg_dump", "numpy", "spool", "clocks", "assets", "masterkey",
         "connections", "projections", "caches",
     }  # fmt: skip
     assert result.ok
@@ -122,8 +126,26 @@ def test_with_nothing_given_it_looks_at_this_machine() -> None:
     result = examine()
 
     assert ("skipped", "skipped") == (one("store", result).verdict, one("source", result).verdict)
-    assert one("spool", result).verdict == "ok"
+    assert (one("spool", result).verdict, one("numpy", result).verdict) == ("ok", "ok")
     assert result.ok
+
+
+def test_numpy_that_cannot_be_loaded_is_a_warning(archive: Archive, tmp_path: Path) -> None:
+    """
+    Without it all works, and takes longer: who wonders why is told.
+    """
+    (tmp_path / "numpy").mkdir()
+    (tmp_path / "numpy/__init__.py").write_text("raise RuntimeError('NumPy was built with baseline optimizations')")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "zbackup", "doctor", "--json", "--archive", archive.store.address],
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        check=True,
+    )
+
+    checks = {check["name"]: check["verdict"] for check in json.loads(done.stdout.splitlines()[-1])["checks"]}
+    assert checks["numpy"] == "warn"
 
 
 def test_a_source_that_is_not_reached(database: str) -> None:
