@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 
 from tests import fixture_data
-from tests.fix_archive import Backup, restored, source_rows
+from tests.fix_archive import Backup, execute, restored, source_rows
 from tests.fix_whole import Played, all_rows, one, table_rows
 from tests.fixture_data import VERSIONS, full_place, truths
 from zbackup.archive.archive import Archive
@@ -153,6 +153,45 @@ def test_every_captured_instant_comes_back_whole(
             assert one(target, "SELECT count(*) FROM projections.failed_events2") == 0
     if full:
         check_permissions(source, target)
+
+
+def test_a_constraint_of_an_event_that_came_late_is_back(
+    archive: Archive, back_up: Backup, database_like: Callable[[str], str]
+) -> None:
+    """
+    An event that only a later backup found to be of the past has its unique constraint at an instant between.
+    """
+    source, target = database_like("v4.13.1"), database_like("v4.13.1")
+    played = Played(source, "v4.13.1", full=False)
+    played.begin()
+    begun = played.until(truths("v4.13.1")[-1])
+    back_up(source, capture=True)
+    at = datetime.now(UTC)
+    back_up(source)
+    before = table_rows(source, "eventstore.unique_constraints", MIGRATIONS)
+    execute(
+        source,
+        """INSERT INTO eventstore.events2 (instance_id, aggregate_type, aggregate_id, event_type, "sequence", revision,
+                  created_at, payload, creator, "owner", "position", in_tx_order)
+           SELECT instance_id, aggregate_type, 'late', event_type, 1, revision, %s, '{"name": "Came Late"}', creator,
+                  'late', "position", 99 FROM eventstore.events2 WHERE event_type = 'org.added' LIMIT 1""",
+        (begun,),
+    )
+    execute(
+        source,
+        """INSERT INTO eventstore.unique_constraints SELECT instance_id, 'org_name', 'came late'
+             FROM eventstore.events2 WHERE aggregate_id = 'late'""",
+    )
+    assert back_up(source, audit=True).amended == 1
+
+    result = restored(archive, target, instant_text(at), events_only=False)
+
+    assert result.added == 1
+    assert result.recovered is not None
+    assert result.recovered.constraints.basis == "capture and events since"
+    wanted = table_rows(source, "eventstore.unique_constraints", MIGRATIONS)
+    assert [row for row in wanted if row not in before] == [row for row in wanted if "came late" in row]
+    assert wanted == table_rows(target, "eventstore.unique_constraints", MIGRATIONS)
 
 
 @pytest.mark.skipif(full_place() is None, reason="the full fixtures are not at hand")
