@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from decimal import Decimal
 from threading import Event
 
@@ -12,7 +12,7 @@ import pytest
 from tests.fix_whole import one
 from zbackup.archive.manifest import ChunkRef
 from zbackup.database.load import stoppable
-from zbackup.database.target import Connection, beside, session
+from zbackup.database.target import Connection, beside, each, session
 from zbackup.event import BEGINNING, END
 
 LONG = "SELECT pg_sleep(30)"
@@ -88,6 +88,43 @@ def test_what_has_not_begun_never_begins(database: str) -> None:
             raise Stops
 
         assert done == ["first"]
+
+
+def test_nothing_more_is_asked_for_when_something_failed(database: str) -> None:
+    """
+    What failed is told to who asks for the next work, and that does not begin.
+    """
+    done: list[str] = []
+    with (
+        session(database) as other,
+        pytest.raises(psycopg.errors.DivisionByZero),
+        beside(other) as works,
+    ):
+        wait([works.do(lambda _: other.execute("SELECT 1 / 0"))])
+        works.do(lambda _: done.append("second"))
+
+    assert not done
+
+
+def test_an_error_ends_each_statement_of_the_other_sessions(database: str) -> None:
+    """
+    A session that goes on with another statement when its first was cancelled is cancelled again.
+    """
+    failed: list[psycopg.Error] = []
+
+    def work(connection: Connection, item: str) -> None:
+        if item == "sleep":
+            sleeping(connection, failed)
+            sleeping(connection, failed)
+            return
+        while not one(database, f"SELECT count(*) FROM pg_stat_activity WHERE query = '{LONG}' AND state = 'active'"):
+            assert not failed
+        raise Stops
+
+    with pytest.raises(Stops):
+        each(database, 2, ["sleep", "stop"], work)
+
+    assert ["user request" in str(error) for error in failed] == [True, True]
 
 
 def test_a_reader_stops_at_the_next_frame() -> None:

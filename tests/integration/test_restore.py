@@ -16,17 +16,21 @@ import pytest
 
 from tests.archived import TABLE, Maker, created, in_order
 from tests.fix_postgres import every_version
+from tests.fix_whole import one
 from tests.forked import killed_restore
 from tests.history import COLUMNS, History, create_schema
 from tests.unit.rows import EPOCH, history, row
+from zbackup.archive import find
 from zbackup.archive.archive import Archive
+from zbackup.archive.manifest import ChunkRef
+from zbackup.database.proof import prove
 from zbackup.database.shape import find_events_table
 from zbackup.database.target import Loaded, claim, lock, note
 from zbackup.errors import Busy, Damaged, TargetError, TargetRefused
 from zbackup.event import instant_text
 from zbackup.moment import Instant, Latest, OfBackup, RestorePoint
 from zbackup.plan import resolve
-from zbackup.progress import Progress, Step, Warned
+from zbackup.progress import Progress, Step, Warned, silent
 from zbackup.restore import RestoreOptions, RestoreResult, restore
 from zbackup.state import State
 from zbackup.zitadel.events import COLUMN_ORDER
@@ -564,6 +568,30 @@ def test_the_proof_finds_what_differs(sixty: Archive, database: str, statement: 
 
     assert message in error.value.message
     assert relations(database) == {"events2_restoring", "zbackup_ledger"}
+
+
+def test_a_chunk_that_differs_ends_the_proof(tmp_path: Path, database: str) -> None:
+    """
+    What a chunk should hold is not asked of the others any more when one was found to differ.
+    """
+    maker = Maker.at(tmp_path / "archive", chunk_rows=1)
+    maker.backup(ROWS, horizon=at(40), snapshot=at(100))
+    stopped(maker.archive, database, Latest(), "proof")
+    run_sql(database, "UPDATE eventstore.events2_restoring SET creator = 'x' WHERE \"sequence\" = 1")
+    asked: list[str] = []
+    found = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^COPY'"
+
+    def counts(ref: ChunkRef) -> tuple[dict[str, int], dict[str, int]]:
+        asked.append(ref.name)
+        while not one(database, f"{found} AND state = 'idle'"):
+            pass
+        return find.counts(maker.archive, ref)
+
+    plan = resolve(maker.archive, Latest())
+    with connected(database) as connection, pytest.raises(TargetError, match="digest"):
+        prove(database, connection, plan, counts, "sample", 2, silent)
+
+    assert len(asked) < len(plan.chunks)
 
 
 def test_a_flipped_row_in_a_cut_chunk_is_found_by_a_sample(sixty: Archive, database: str) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from datetime import datetime
+from threading import Event
 from typing import Literal
 
 from psycopg import sql
@@ -52,10 +53,11 @@ def prove(
     total = sum(chunk.ref.rows for chunk in chosen), sum(chunk.ref.raw_bytes for chunk in chosen)
     report(Step("proof", f"{rows} rows, {len(chosen)} of {len(plan.chunks)} chunks read back"))
     _ends(connection, plan, loaded)
+    stop = Event()
 
     def one(worker: Connection, chunk: PlannedChunk | None) -> None:
         if chunk is None:
-            _count(worker, plan, counts, loaded, jobs)
+            _count(worker, plan, counts, loaded, jobs, stop)
             return
         entry = loaded[chunk.ref.name]
         read_along_index(worker)
@@ -66,7 +68,7 @@ def prove(
         report(Advance(chunk.ref.rows, chunk.ref.raw_bytes, *total))
 
     # All are counted by one session while others read back.
-    each(dsn, jobs, [None, *chosen], one)
+    each(dsn, jobs, [None, *chosen], one, stop)
     return rows
 
 
@@ -78,11 +80,15 @@ def _chosen(chunks: tuple[PlannedChunk, ...], proof: Proof) -> list[PlannedChunk
     return [chunk for chunk in chunks if chunk.cut or chunk in sample or chunk in (chunks[0], chunks[-1])]
 
 
-def _count(connection: Connection, plan: RestorePlan, counts: Counts, loaded: Mapping[str, Loaded], jobs: int) -> None:
+def _count(
+    connection: Connection, plan: RestorePlan, counts: Counts, loaded: Mapping[str, Loaded], jobs: int, stop: Event
+) -> None:
     wanted: tuple[Counter[str], Counter[str]] = Counter(), Counter()
     with ThreadPoolExecutor(jobs) as pool:
         whole = [chunk.ref for chunk in plan.chunks if not chunk.cut]
         for instances, types in pool.map(counts, whole):
+            if stop.is_set():
+                raise CancelledError
             wanted[0].update(instances)
             wanted[1].update(types)
     for chunk in plan.chunks:

@@ -12,7 +12,7 @@ import contextlib
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -204,14 +204,21 @@ def lock(connection: Connection, report: Report = silent) -> None:
         ) from error
 
 
-def each(dsn: str, jobs: int, items: Iterable[T], work: Callable[[Connection, T], None]) -> None:
+def each(
+    dsn: str,
+    jobs: int,
+    items: Iterable[T],
+    work: Callable[[Connection, T], None],
+    stop: threading.Event | None = None,
+) -> None:
     """
     Work through items in order with `jobs` sessions.
 
-    The first error, or an interruption, cancels what the other sessions run, and is raised.
+    The first error, or an interruption, sets `stop`, cancels what the other sessions run, and is raised when these
+    have ended.
     """
     queue = deque(items)
-    stop = threading.Event()
+    stop = stop or threading.Event()
 
     def run(connection: Connection) -> None:
         with target_errors(dsn):
@@ -232,8 +239,15 @@ def each(dsn: str, jobs: int, items: Iterable[T], work: Callable[[Connection, T]
                     future.result()
             except BaseException:
                 stop.set()
-                cancel(sessions)
+                _cancel_until(futures, sessions)
                 raise
+
+
+def _cancel_until(futures: Collection[Future[Any]], sessions: Collection[Connection]) -> None:
+    """Cancel what sessions run until all work has ended: again and again, for it may be between two statements."""
+    while not all(future.done() for future in futures):
+        cancel(sessions)
+        wait(futures, timeout=CANCEL_AGAIN.total_seconds())
 
 
 class Beside:
@@ -245,7 +259,14 @@ class Beside:
         self._futures: list[Future[Any]] = []
 
     def do(self, work: Callable[[threading.Event], T]) -> Future[T]:
-        """Do it when what was asked for before is done; the event tells it to end early."""
+        """
+        Do it when what was asked for before is done; the event tells it to end early.
+
+        Raises what went wrong so far.
+        """
+        for begun in self._futures:
+            if begun.done():
+                begun.result()
         future = self._pool.submit(work, self._stop)
         self._futures.append(future)
         return future
@@ -253,11 +274,7 @@ class Beside:
     def end(self) -> None:
         """Let nothing more begin, cancel what the session runs, and wait until that has ended."""
         self._stop.set()
-        begun = [future for future in self._futures if not future.cancel()]
-        while not all(future.done() for future in begun):
-            # Again and again: it may be between two statements.
-            cancel([self._connection])
-            wait(begun, timeout=CANCEL_AGAIN.total_seconds())
+        _cancel_until([future for future in self._futures if not future.cancel()], [self._connection])
 
 
 @contextlib.contextmanager
