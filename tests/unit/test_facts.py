@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import pairwise
@@ -67,6 +68,22 @@ def test_rows_are_counted_alike(rows: list[bytes]) -> None:
     for number in range(len(rows) + 1):
         block = b"".join(rows[:number])
         assert facts.count_rows(block) == Fields.count(block) == number
+
+
+def test_a_huge_row_is_counted_in_no_memory() -> None:
+    """
+    A piece that is one huge row, of which there is memory for few, is not copied to find its end.
+    """
+    piece = row(EPOCH, payload=" " * (20 << 20))
+    assert facts.numpy_fields() is not None
+    tracemalloc.start()
+    try:
+        assert facts.count_rows(piece) == 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < len(piece) // 10
 
 
 @pytest.mark.parametrize(
