@@ -149,6 +149,23 @@ def test_other_targets_are_refused(
     assert before == one(target, "SELECT array_agg(relname ORDER BY relname) FROM pg_class WHERE relkind = 'r'")
 
 
+@pytest.mark.parametrize("whole_backup", [True, False], ids=["whole", "instant"])
+def test_positions_of_the_prepared_target_ahead_of_the_clock_are_refused(
+    archive: Archive, source: str, back_up: Backup, new_database: Callable[[], str], *, whole_backup: bool
+) -> None:
+    """
+    What the target had before and gets back must not be ahead of its clock either, whether T cuts a chunk or not.
+    """
+    last = clock(source)
+    back_up(capture=True)
+    target = new_database()
+    zitadel(target)
+    execute(target, 'UPDATE eventstore.events2 SET "position" = 4000000000 WHERE "sequence" = 1')
+
+    with pytest.raises(TargetRefused, match=r"position 4000000000 is .* ahead of the target's clock"):
+        whole(archive, target, "latest" if whole_backup else instant_text(last))
+
+
 def test_without_a_schema_an_empty_target_is_refused(
     archive: Archive, source: str, back_up: Backup, new_database: Callable[[], str]
 ) -> None:

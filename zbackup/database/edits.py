@@ -36,8 +36,10 @@ ADDED = "added by a later amendment"
 EVENTS = sql.Identifier("pg_temp", "zbackup_events")
 """the events as they will be published"""
 
+NEW = sql.Identifier("pg_temp", "zbackup_new")
+"""those of them that publishing inserts"""
+
 _GONE = sql.Identifier("pg_temp", "zbackup_gone")
-_NEW = sql.Identifier("pg_temp", "zbackup_new")
 _LOADED = sql.Identifier("pg_temp", "zbackup_loaded")
 _COMING = sql.Identifier("pg_temp", "zbackup_coming")
 
@@ -84,9 +86,9 @@ def stage(connection: Connection, plan: RestorePlan, read: Read) -> Cut:
     connection.execute(
         sql.SQL(
             "INSERT INTO {} SELECT {keys}, {} FROM zbackup_withheld w WHERE NOT EXISTS (SELECT FROM {} n WHERE {same})"
-        ).format(_GONE, sql.Literal(WITHHELD), _NEW, keys=KEY, same=same_key("n", "w"))
+        ).format(_GONE, sql.Literal(WITHHELD), NEW, keys=KEY, same=same_key("n", "w"))
     )
-    connection.execute(sql.SQL("DELETE FROM {} n USING zbackup_withheld w WHERE {}").format(_NEW, same_key("n", "w")))
+    connection.execute(sql.SQL("DELETE FROM {} n USING zbackup_withheld w WHERE {}").format(NEW, same_key("n", "w")))
     connection.execute(sql.SQL("ANALYZE {}").format(_GONE))
     return Cut(added, withheld, listed)
 
@@ -106,10 +108,10 @@ def make_stage(connection: Connection, table: EventTable) -> None:
                 sql.Identifier(name), columns(table), extra, relation(table)
             )
         )
-    connection.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(_NEW, KEY))
+    connection.execute(sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(NEW, KEY))
     connection.execute(
         sql.SQL("CREATE TEMPORARY VIEW zbackup_loaded AS SELECT {0} FROM {1} UNION ALL SELECT {0} FROM {2}").format(
-            columns(table), relation(table), _NEW
+            columns(table), relation(table), NEW
         )
     )
     connection.execute(
@@ -119,7 +121,7 @@ def make_stage(connection: Connection, table: EventTable) -> None:
                   AND g.aggregate_type = e.aggregate_type AND g.aggregate_id = e.aggregate_id
                   AND g."sequence" = e."sequence")
                UNION ALL SELECT {0} FROM {3}"""
-        ).format(columns(table), relation(table), _GONE, _NEW)
+        ).format(columns(table), relation(table), _GONE, NEW)
     )
 
 
@@ -139,7 +141,7 @@ def let_go(connection: Connection, keys: Iterable[tuple[str, str, str, int]], wh
                 sql.SQL(
                     """DELETE FROM {} WHERE instance_id = %s AND aggregate_type = %s AND aggregate_id = %s
                           AND "sequence" = %s"""
-                ).format(_NEW),
+                ).format(NEW),
                 key,
             )
             if not cursor.rowcount:
@@ -155,7 +157,7 @@ def let_come(connection: Connection, table: EventTable, lines: Iterable[bytes], 
     _copy(connection, table, lines)
     connection.execute(
         sql.SQL("INSERT INTO {} ({}, why) SELECT {}, {} FROM {}").format(
-            _NEW, columns(table), columns(table), sql.Literal(why), _COMING
+            NEW, columns(table), columns(table), sql.Literal(why), _COMING
         )
     )
 
@@ -185,7 +187,7 @@ def staged(connection: Connection) -> tuple[Edit, ...]:
             """SELECT why, sum(removed)::int, sum(inserted)::int FROM (
                    SELECT why, count(*) AS removed, 0 AS inserted FROM {} GROUP BY why
                    UNION ALL SELECT why, 0, count(*) FROM {} GROUP BY why) s GROUP BY why ORDER BY why"""
-        ).format(_GONE, _NEW)
+        ).format(_GONE, NEW)
     )
     return tuple(Edit(*row) for row in rows)
 
@@ -194,14 +196,14 @@ def apply(connection: Connection, table: EventTable) -> tuple[int, int]:
     """Make the changes; return how many rows went and came. Raises TargetError when other rows were there."""
     target = relation(restoring(table))
     wanted = one_row(
-        connection, sql.SQL("SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM {})").format(_GONE, _NEW)
+        connection, sql.SQL("SELECT (SELECT count(*) FROM {}), (SELECT count(*) FROM {})").format(_GONE, NEW)
     )
     with without_triggers(connection, (SCHEMA, RESTORING)):
         removed = connection.execute(
             sql.SQL("DELETE FROM {} e USING {} g WHERE {}").format(target, _GONE, same_key("e", "g"))
         ).rowcount
         inserted = connection.execute(
-            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, columns(table), columns(table), _NEW)
+            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(target, columns(table), columns(table), NEW)
         ).rowcount
     if (removed, inserted) != wanted:
         raise TargetError(
@@ -224,7 +226,7 @@ def _stage_added(connection: Connection, plan: RestorePlan, at: datetime, read: 
                 """INSERT INTO {new} ({columns}, why) SELECT {columns}, {why} FROM {coming} c
                     WHERE NOT EXISTS (SELECT FROM {there} e WHERE {same}) ON CONFLICT DO NOTHING"""
             ).format(
-                new=_NEW,
+                new=NEW,
                 columns=columns(plan.table),
                 why=sql.Literal(ADDED),
                 coming=_COMING,
@@ -232,7 +234,7 @@ def _stage_added(connection: Connection, plan: RestorePlan, at: datetime, read: 
                 same=same_key("e", "c"),
             )
         )
-    return one_row(connection, sql.SQL("SELECT count(*) FROM {}").format(_NEW))[0]
+    return one_row(connection, sql.SQL("SELECT count(*) FROM {}").format(NEW))[0]
 
 
 def _copy(connection: Connection, table: EventTable, lines: Iterable[bytes]) -> None:

@@ -30,7 +30,6 @@ from zbackup.database.target import (
     restoring,
 )
 from zbackup.errors import TargetRefused
-from zbackup.event import BEGINNING
 from zbackup.progress import Report, Step
 
 # CockroachDB's positions are nanoseconds since the epoch, PostgreSQL's seconds; none comes near this border.
@@ -120,19 +119,20 @@ def check_positions(connection: Connection, plan: RestorePlan) -> None:
 
 def _greatest(connection: Connection, plan: RestorePlan) -> list[Decimal]:
     """
-    Return the greatest positions, of either scale, of what T cut and what amendments added.
+    Return the greatest positions, of either scale, of what T cut and of what came with the edits.
 
     Chunks that were loaded as they are were checked before.
     """
-    cut = [first_of(chunk.ref) for chunk in plan.chunks if chunk.cut]
-    if not cut and not plan.added:
-        return []
-    since = BEGINNING if plan.added else min(cut)
+    asked = sql.SQL('SELECT "position" FROM {}').format(edits.NEW)
+    if cut := [first_of(chunk.ref) for chunk in plan.chunks if chunk.cut]:
+        asked = sql.SQL('{} UNION ALL SELECT "position" FROM {} WHERE created_at >= {}').format(
+            asked, relation(restoring(plan.table)), sql.Literal(min(cut))
+        )
     found = one_row(
         connection,
         sql.SQL(
             """SELECT max("position") FILTER (WHERE "position" <= {0}), max("position") FILTER (WHERE "position" > {0})
-                 FROM {1} WHERE created_at >= {2}"""
-        ).format(sql.Literal(NANOSECONDS), relation(restoring(plan.table)), sql.Literal(since)),
+                 FROM ({1}) e"""
+        ).format(sql.Literal(NANOSECONDS), asked),
     )
     return [position for position in found if position is not None]
