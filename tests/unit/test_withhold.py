@@ -169,6 +169,16 @@ def test_the_migration_makes_void_what_was_before_it() -> None:
     assert reduced(started(1), line(2, "a", 5), cut=1) == ({b"i\tuser\ta": 5}, [False, False])
 
 
+def test_a_migration_beyond_the_end_does_not_count() -> None:
+    """
+    Nothing that the answering backup could not have seen does, in whichever frames the rows come.
+    """
+    rows = line(1, "a", 5), started(2, "15_other"), started(9)
+
+    assert reduced(*rows, until=at(4)) == ({b"i\tuser\ta": 5}, [False, False, False])
+    assert reduced(b"".join(rows), until=at(4)) == ({b"i\tuser\ta": 5}, [False])
+
+
 def test_a_mention_of_the_migration_is_none() -> None:
     """
     A name in some other event's payload moves nothing.

@@ -100,13 +100,15 @@ class LeastAfter:
 
     def add(self, frame: bytes) -> bool:
         """Note the rows of a frame; return whether what was taken away before is void: the migration started."""
-        found = self._least_of(frame)
+        rows = self._counted(frame)
+        found = least_sequences(rows) if rows else {}
         # The migration's start is an event of that aggregate.
-        started = self._migration(frame) if _EXEMPT_KEY in found else None
+        started = self._migration(rows) if _EXEMPT_KEY in found else None
         if started is not None:
             self.migrated = max(started, self.migrated or started)
             self.least.clear()
-            found = self._least_of(frame)
+            # Not without that event itself.
+            found = least_sequences(self._counted(frame))
         least = self.least
         for key, sequence in found.items():
             if sequence < least.get(key, sequence + 1):
@@ -119,23 +121,22 @@ class LeastAfter:
         taken, self.least = self.least, {}
         return taken
 
-    def _least_of(self, frame: bytes) -> dict[bytes, int]:
-        """Read the rows that count; rows come in order."""
+    def _counted(self, frame: bytes) -> bytes:
+        """Return the rows that count; rows come in order."""
         start = self.at if self.migrated is None else max(self.at, self.migrated - MICROSECOND)
-        rows = rows_until(frame, self.until)[len(rows_until(frame, start)) :]
-        return least_sequences(rows) if rows else {}
+        return rows_until(frame, self.until)[len(rows_until(frame, start)) :]
 
-    def _migration(self, frame: bytes) -> datetime | None:
-        if MIGRATION.encode() not in frame:
+    def _migration(self, rows: bytes) -> datetime | None:
+        if MIGRATION.encode() not in rows:
             return None
         kind, payload = self.columns.index("event_type"), self.columns.index("payload")
         found: datetime | None = None
-        for row in split_rows(frame):
+        for row in split_rows(rows):
             fields = row.rstrip(b"\n").split(b"\t")
             if fields[4] == b"system" and fields[kind] == _STARTED and fields[payload] != b"\\N":
                 said = json.loads(unescape(fields[payload]))
                 instant = parse_instant(fields[0].decode())
-                if isinstance(said, dict) and said.get("name") == MIGRATION and instant > self.at:
+                if isinstance(said, dict) and said.get("name") == MIGRATION:
                     found = instant
         return found
 
