@@ -646,6 +646,20 @@ def test_positions_ahead_of_the_clock_are_refused(
     assert "events2" not in relations(database)
 
 
+def test_added_positions_ahead_of_the_clock_are_refused(maker: Maker, database: str) -> None:
+    """
+    So are those of rows that amendments added, also where T cuts no chunk.
+    """
+    maker.backup(ROWS[:30], horizon=at(25), snapshot=at(30))
+    ahead = row(at(3.5), position="4000000000.000001", aggregate="x")
+    maker.backup([*ROWS, ahead], horizon=at(58), snapshot=at(60), added=[ahead])
+    point = instant(at(9))
+    assert not any(chunk.cut for chunk in resolve(maker.archive, point).chunks)
+
+    with pytest.raises(TargetRefused, match="ahead of the target's clock"):
+        go(maker.archive, database, point)
+
+
 def test_nanoseconds_of_the_past_are_fine(maker: Maker, database: str) -> None:
     """
     Positions of CockroachDB, nanoseconds since the epoch, are compared as such.
