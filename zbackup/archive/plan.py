@@ -204,6 +204,9 @@ def plan_capture(
         return None
     held = tuple(chunk for chunk in chunks if chunk.rows)
     whole = {chunk.ref.raw_sha256 for chunk in planned if not chunk.cut}
+    own = tuple(chunk for chunk in held if chunk.raw_sha256 not in whole)
+    # Of a hundred thousand chunks each of the two takes some megabytes.
+    del whole
     there = {chunk.raw_sha256 for chunk in held}
     return PlannedCapture(
         backup=captured.backup,
@@ -212,7 +215,7 @@ def plan_capture(
         table=captured.table,
         source=captured.source,
         older=captured.snapshot <= at,
-        own=tuple(chunk for chunk in held if chunk.raw_sha256 not in whole),
+        own=own,
         since=tuple(chunk for chunk in planned if chunk.ref.raw_sha256 not in there),
         keys=keys,
     )
