@@ -24,8 +24,9 @@ from scripts.peak import high_water
 from tests.archived import STARTED, manifest_of
 from tests.long_archive import CAPTURE, GENERATION, LongArchive, chunk_of
 from zbackup.__main__ import COLLECT_AFTER
+from zbackup.archive import FORMAT
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, INDEX_CHUNKS, ArchiveRecord, Log
+from zbackup.archive.manifest import INDEX_CHUNKS, ArchiveRecord, Log
 from zbackup.archive.names import backup_id
 from zbackup.continuity import choose_parent, newest_chunk
 from zbackup.event import BEGINNING, instant_text

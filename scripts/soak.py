@@ -32,8 +32,9 @@ from tests.fix_store import moto
 from tests.fix_swift import swift
 from tests.late import perform
 from tests.races import Place, folder_place, races, s3_place
+from zbackup.archive import FORMAT
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, ArchiveRecord
+from zbackup.archive.manifest import ArchiveRecord
 from zbackup.database.embedded import EmbeddedPostgres, standby_of
 from zbackup.store.local import LocalStore
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from zbackup.archive import FORMAT
 from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import ChunkWriter, Header
 from zbackup.archive.facts import inspect_frame
 from zbackup.archive.log import totals
 from zbackup.archive.manifest import (
-    FORMAT,
     Amendment,
     Ancestry,
     ArchiveRecord,

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 
+from zbackup.archive import FORMAT
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, ArchiveRecord, Manifest
+from zbackup.archive.manifest import ArchiveRecord, Manifest
 from zbackup.archive.rows import rows_in, split_rows
 from zbackup.attempt import BackupOptions
 from zbackup.backup import BackupResult, backup

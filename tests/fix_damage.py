@@ -16,8 +16,9 @@ from tests.fix_archive import execute, newest, options
 from tests.fix_postgres import VERSIONS
 from tests.fix_zitadel import PROJECTIONS, add_user, found
 from tests.history import create_schema, fill, fill_state
+from zbackup.archive import FORMAT
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, ArchiveRecord, Log
+from zbackup.archive.manifest import ArchiveRecord, Log
 from zbackup.archive.table import LISTED
 from zbackup.backup import backup
 from zbackup.database.embedded import EmbeddedPostgres

@@ -12,11 +12,11 @@ import pytest
 
 from tests.archived import SOURCE, Maker, manifest_of
 from tests.unit.rows import row
-from zbackup.archive import names, records
+from zbackup.archive import FORMAT, names, records
 from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
 from zbackup.archive.log import totals, totals_of
-from zbackup.archive.manifest import FORMAT, Amendment, ArchiveRecord, CaptureRef, ChunkRef, Counted, Log, Manifest
+from zbackup.archive.manifest import Amendment, ArchiveRecord, CaptureRef, ChunkRef, Counted, Log, Manifest
 from zbackup.archive.names import BackupName, backup_id
 from zbackup.event import BEGINNING, END
 from zbackup.store.local import LocalStore

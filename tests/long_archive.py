@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tests.archived import STARTED, manifest_of
-from zbackup.archive import codec, names
+from zbackup.archive import FORMAT, codec, names
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, Ancestry, ArchiveRecord, CaptureRef, ChunkRef, Log, Manifest
+from zbackup.archive.manifest import Ancestry, ArchiveRecord, CaptureRef, ChunkRef, Log, Manifest
 from zbackup.archive.names import THOUSAND, BackupName, ChunkName, backup_id
 from zbackup.errors import ObjectMissing
 from zbackup.event import BEGINNING, instant_text

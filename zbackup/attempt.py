@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from zbackup import __version__
-from zbackup.archive import names
+from zbackup.archive import FORMAT, names
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import CHUNK_BYTES, Header
 from zbackup.archive.log import LogEdit, totals, totals_of
 from zbackup.archive.manifest import (
-    FORMAT,
     CaptureRef,
     ChunkRef,
     Log,

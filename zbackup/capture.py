@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
+from zbackup.archive import FORMAT
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, Capture, CapturedTable, CaptureRef, Manifest
+from zbackup.archive.manifest import Capture, CapturedTable, CaptureRef, Manifest
 from zbackup.archive.table import PART_BYTES, TableSink
 from zbackup.database.capture import CannotRead, Listed, Locked, list_tables, read_table, rewritten
 from zbackup.database.connection import Connection

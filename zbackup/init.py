@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from zbackup import __version__
-from zbackup.archive import names
+from zbackup.archive import FORMAT, names
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, ArchiveRecord
+from zbackup.archive.manifest import ArchiveRecord
 from zbackup.progress import Report, Step, Warned, silent
 from zbackup.store.base import Store
 from zbackup.store.probe import probe

@@ -21,9 +21,9 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
-from zbackup.archive import names
+from zbackup.archive import FORMAT, names
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, Lease
+from zbackup.archive.manifest import Lease
 from zbackup.archive.names import LeaseName
 from zbackup.errors import ArchiveError, Busy, Interrupted, StoreError, StoreUnreachable
 from zbackup.event import instant_text

@@ -11,7 +11,7 @@ from threading import Thread
 import zstandard
 
 from zbackup import __version__
-from zbackup.archive.manifest import FORMAT
+from zbackup.archive import FORMAT
 from zbackup.database.pg_dump import Program, installed
 
 

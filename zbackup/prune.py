@@ -19,12 +19,12 @@ from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
 from zbackup import inspect
-from zbackup.archive import find, names
+from zbackup.archive import FORMAT, find, names
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
 from zbackup.archive.folders import rank
 from zbackup.archive.leftovers import leftover
-from zbackup.archive.manifest import FORMAT, ChunkRef, Manifest
+from zbackup.archive.manifest import ChunkRef, Manifest
 from zbackup.archive.needed import Lost, Needed, Rules, covered, needed
 from zbackup.archive.tombstones import LEAST_GRACE, LIST_NAMES, Tombstones, border_of, put_list
 from zbackup.errors import AccessDenied, Locked, UsageError

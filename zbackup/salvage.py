@@ -16,14 +16,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeVar
 
-from zbackup.archive import names
+from zbackup.archive import FORMAT, names
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
 from zbackup.archive.chunk import Trailer
 from zbackup.archive.folders import Folders
 from zbackup.archive.log import totals_of
 from zbackup.archive.manifest import (
-    FORMAT,
     ArchiveRecord,
     Capture,
     CapturedTable,

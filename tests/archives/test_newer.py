@@ -14,8 +14,8 @@ import pytest
 import zstandard
 
 from tests.fix_archive import restored
+from zbackup.archive import FORMAT
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT
 from zbackup.archive.names import BackupName
 from zbackup.errors import ArchiveError
 from zbackup.store.local import LocalStore

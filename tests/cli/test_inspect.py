@@ -22,8 +22,9 @@ from tests.fix_archive import options, source_rows
 from tests.fix_postgres import VERSIONS, databases
 from tests.history.generator import fill
 from tests.history.schema import create_schema
+from zbackup.archive import FORMAT
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, ArchiveRecord
+from zbackup.archive.manifest import ArchiveRecord
 from zbackup.backup import backup
 from zbackup.database.embedded import EmbeddedPostgres
 from zbackup.store.local import LocalStore

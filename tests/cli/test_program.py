@@ -18,7 +18,7 @@ import zstandard
 
 from tests.cli.conftest import start
 from zbackup import __version__, errors
-from zbackup.archive.manifest import FORMAT
+from zbackup.archive import FORMAT
 from zbackup.cli.main import app, exit_codes
 from zbackup.cli.reference import cli_page, configuration_page, tables_page
 from zbackup.errors import ZbackupError

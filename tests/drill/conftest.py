@@ -22,9 +22,9 @@ from tests import fix_postgres, fixture_data
 from tests.cli import conftest as cli
 from tests.encrypted import MASTERKEY
 from tests.fix_archive import options
-from zbackup.archive import records
+from zbackup.archive import FORMAT, records
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, ArchiveRecord
+from zbackup.archive.manifest import ArchiveRecord
 from zbackup.archive.records import Record
 from zbackup.backup import backup
 from zbackup.database.embedded import EmbeddedPostgres

@@ -26,9 +26,9 @@ from tests.cli import conftest as cli
 from tests.cli.conftest import Ran, Zbackup, start
 from tests.fix_append_only import AppendOnly
 from tests.fix_store import MakeS3
-from zbackup.archive import names
+from zbackup.archive import FORMAT, names
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, Lease
+from zbackup.archive.manifest import Lease
 from zbackup.errors import Busy, Interrupted, StoreError
 from zbackup.init import init
 from zbackup.lease import hold

@@ -16,9 +16,10 @@ from tests.archived import STARTED, continued
 from tests.fix_archive import newest, options
 from tests.fix_vices import StoreWrapper
 from tests.history import create_schema, fill, push
+from zbackup.archive import FORMAT
 from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, ArchiveRecord, Log
+from zbackup.archive.manifest import ArchiveRecord, Log
 from zbackup.archive.names import BackupName, backup_id
 from zbackup.backup import backup
 from zbackup.store.base import Stat

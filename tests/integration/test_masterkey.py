@@ -19,9 +19,10 @@ from tests.fix_postgres import every_version
 from tests.fixture_data import VERSIONS
 from tests.history import create_schema, fill_state
 from tests.unit.rows import EPOCH, row
+from zbackup.archive import FORMAT
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import ChunkWriter, Header
-from zbackup.archive.manifest import FORMAT, Capture, CapturedTable, CaptureRef
+from zbackup.archive.manifest import Capture, CapturedTable, CaptureRef
 from zbackup.archive.names import table_object
 from zbackup.database.connection import connect
 from zbackup.database.shape import find_events_table

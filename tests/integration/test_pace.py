@@ -16,9 +16,9 @@ from tests.fix_archive import Backup, archived_rows, execute, newest, options, s
 from tests.fix_postgres import databases, every_version
 from tests.history import create_schema, fill, push
 from zbackup import lease
-from zbackup.archive import names
+from zbackup.archive import FORMAT, names
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, ArchiveRecord
+from zbackup.archive.manifest import ArchiveRecord
 from zbackup.archive.rows import rows_in
 from zbackup.backup import backup
 from zbackup.compact import FACTOR

@@ -14,8 +14,9 @@ from tests.fix_append_only import AppendOnly
 from tests.fix_archive import execute, options, source_rows
 from tests.fix_postgres import every_version
 from tests.fix_zitadel import add_user, found, zitadel
+from zbackup.archive import FORMAT
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, ArchiveRecord
+from zbackup.archive.manifest import ArchiveRecord
 from zbackup.backup import backup
 from zbackup.database.embedded import EmbeddedPostgres
 from zbackup.doctor import doctor

@@ -17,10 +17,10 @@ from tests.fix_append_only import AppendOnly
 from tests.fix_vices import StoreWrapper
 from tests.gate import Ahead
 from tests.unit.rows import row
-from zbackup.archive import names
+from zbackup.archive import FORMAT, names
 from zbackup.archive.archive import Archive
 from zbackup.archive.log import totals
-from zbackup.archive.manifest import FORMAT, Capture, CaptureRef, Lease
+from zbackup.archive.manifest import Capture, CaptureRef, Lease
 from zbackup.archive.needed import KeepCaptures, Rules
 from zbackup.archive.rows import split_rows
 from zbackup.archive.table import TableSink

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from tests.archived import STARTED, Maker, continued
 from tests.long_archive import CAPTURES, LongArchive, snapshot_of
 from tests.unit.rows import history
+from zbackup.archive import FORMAT
 from zbackup.archive.ancestry import ancestry_of
 from zbackup.archive.archive import Archive
 from zbackup.archive.catalog import Catalog
 from zbackup.archive.folders import rank
-from zbackup.archive.manifest import FORMAT, Ancestry, Lineage
+from zbackup.archive.manifest import Ancestry, Lineage
 from zbackup.archive.names import MANIFESTS, BackupName, backup_id
 from zbackup.continuity import choose_parent
 from zbackup.errors import Damaged, ObjectMissing, UsageError

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.rows import EPOCH
+from zbackup.archive import FORMAT
 from zbackup.archive.archive import Archive
 from zbackup.archive.log import LogEdit, totals, totals_of
-from zbackup.archive.manifest import FORMAT, ArchiveRecord, ChunkRef, Log
+from zbackup.archive.manifest import ArchiveRecord, ChunkRef, Log
 from zbackup.errors import Damaged
 from zbackup.event import BEGINNING, Cursor
 from zbackup.store.local import LocalStore

@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 import pytest
 
-from zbackup.archive import names
+from zbackup.archive import FORMAT, names
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, ArchiveRecord, Capture, CapturedTable, CaptureRef
+from zbackup.archive.manifest import ArchiveRecord, Capture, CapturedTable, CaptureRef
 from zbackup.archive.reader import ChunkReader
 from zbackup.archive.rows import FRAME_BYTES, HUGE_BYTES
 from zbackup.archive.table import AT_ONCE, LISTED, TableSink, read_table

@@ -8,8 +8,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from zbackup.archive import sound
-from zbackup.archive.manifest import FORMAT
+from zbackup.archive import FORMAT, sound
 from zbackup.errors import ArchiveError, Damaged
 
 T = TypeVar("T")

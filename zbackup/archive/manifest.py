@@ -18,9 +18,6 @@ from pydantic import PlainSerializer, PlainValidator
 from zbackup.event import parse_instant
 from zbackup.source import Counters, EventTable, FileIdentity, HorizonRecord, Source
 
-FORMAT = 1
-"""Version of everything in this module; a reader refuses a greater one."""
-
 INDEX_CHUNKS = 1000
 """Chunks per index object: one listing page, about 150 kB compressed."""
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from zbackup.archive import codec, names
+from zbackup.archive import FORMAT, codec, names
 from zbackup.archive.archive import Archive
-from zbackup.archive.manifest import FORMAT, ObjectRef
+from zbackup.archive.manifest import ObjectRef
 from zbackup.errors import Damaged, ObjectMissing
 
 Kind = Literal["verify", "prune", "drill", "run"]

@@ -16,11 +16,11 @@ from typing import Protocol
 
 import zstandard
 
-from zbackup.archive import codec, names
+from zbackup.archive import FORMAT, codec, names
 from zbackup.archive.archive import Archive
 from zbackup.archive.chunk import ChunkFile, ChunkWriter, Header
 from zbackup.archive.frames import LIST_BYTES, RECORD_BYTES, LongRow
-from zbackup.archive.manifest import FORMAT, Capture, CapturedTable, ObjectRef
+from zbackup.archive.manifest import Capture, CapturedTable, ObjectRef
 from zbackup.archive.rows import FRAME_BYTES, is_huge, rows_in
 from zbackup.errors import Damaged, NotSupported
 from zbackup.progress import Advance, ObjectStored, Report, silent
