@@ -57,6 +57,7 @@ OTHERS: dict[str, Callable[[list[str]], int]] = {
 }
 
 MIDDLE = "zbackup restore --at the middle"
+MIDDLE_OF_TWO = f"{MIDDLE}, backed up then, too"
 
 # Ours, PostgreSQL's, and what the ratio shall be at most.
 RATIOS = (
@@ -65,7 +66,7 @@ RATIOS = (
     ("zbackup backup to S3", "zbackup backup", 1.15),
     ("zbackup restore", "pg_restore -j2", 0.65),
     (MIDDLE, "zbackup restore", 0.60),
-    (f"{MIDDLE}, backed up then, too", "zbackup restore", 0.60),
+    (MIDDLE_OF_TWO, "zbackup restore", 0.60),
     ("zbackup backup, whole", "pg_dump, whole", None),
     ("zbackup restore, whole", "pg_restore -j2, whole", 0.80),
 )
@@ -169,7 +170,7 @@ class Bench:
         self._append_rest(half, middle)
         run(*backup)
         restore = ("restore", "--events-only", *at, "--target", new_database(self.server, target), *jobs)
-        self.measure(f"{MIDDLE}, backed up then, too", number, (*ZBACKUP, *restore, "--at", then))
+        self.measure(MIDDLE_OF_TWO, number, (*ZBACKUP, *restore, "--at", then))
         shutil.rmtree(archive)
 
     def _append_rest(self, half: str, middle: str) -> None:

@@ -19,7 +19,7 @@ from zbackup.archive.manifest import ChunkRef
 from zbackup.archive.plan import PlannedCapture, PlannedChunk, RestorePlan, read_range
 from zbackup.archive.rows import split_rows
 from zbackup.archive.withhold import EXEMPT
-from zbackup.database.edits import EVENTS, make_stage, same_key
+from zbackup.database.edits import EVENTS, NEW, make_stage, same_key
 from zbackup.database.export import copy_blocks, copy_out, relation
 from zbackup.database.load import Counts, Read
 from zbackup.database.target import Connection, columns, one_row, restoring
@@ -133,7 +133,7 @@ def _find_since(connection: Connection, plan: RestorePlan, since: Iterable[Plann
     )
     within = sql.SQL("AND EXISTS (SELECT FROM zbackup_ranges r WHERE e.created_at >= r.lo AND e.created_at < r.hi)")
     qualified = sql.SQL('e.instance_id, e.aggregate_type, e.aggregate_id, e."sequence"')
-    for there, more in ((relation(table), within), (sql.SQL("zbackup_new"), sql.SQL(""))):
+    for there, more in ((relation(table), within), (NEW, sql.SQL(""))):
         connection.execute(statement.format(key=qualified, there=there, same=same_key("b", "e"), more=more))
     connection.execute("ANALYZE zbackup_since")
 
